@@ -1,0 +1,57 @@
+"""polysense: self-supervised learning across modalities.
+
+>>> import polysense
+>>> polysense.recipes()["byol"].family
+'distillation'
+
+The names here load what they need when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "pretrain": "polysense.front:pretrain",
+    "resume": "polysense.front:resume",
+    "evaluate": "polysense.front:evaluate",
+    "embed": "polysense.front:embed",
+    "load": "polysense.deployment.run:load",
+    "Run": "polysense.deployment.run:Run",
+    "recipes": "polysense.methods.recipes:recipes",
+    "write_report": "polysense.report:write_report",
+    "PolysenseError": "polysense.errors:PolysenseError",
+}
+
+__all__ = [
+    "PolysenseError",
+    "Run",
+    "embed",
+    "evaluate",
+    "load",
+    "pretrain",
+    "recipes",
+    "resume",
+    "write_report",
+]
+
+if TYPE_CHECKING:
+    from polysense.deployment.run import Run, load
+    from polysense.errors import PolysenseError
+    from polysense.front import embed, evaluate, pretrain, resume
+    from polysense.methods.recipes import recipes
+    from polysense.report import write_report
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'polysense' has no attribute {name!r}")
+    home, attribute = _HOMES[name].split(":")
+    return getattr(importlib.import_module(home), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

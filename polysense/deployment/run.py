@@ -1,0 +1,150 @@
+"""A finished run as a plain module: load it, embed with it, take its trunk elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polysense.deployment.folder import read_config, read_weights
+from polysense.encoders.base import Encoded, Encoder
+from polysense.errors import PolysenseError
+from polysense.modalities import rebuild
+from polysense.modalities.base import Dataset, Modality, View
+
+
+class Run(nn.Module):
+    """An encoder with its modality and the run folder it came from.
+
+    ``encoder`` maps tensors to :class:`~polysense.encoders.base.Encoded`; ``trunk`` is the model as its
+    own library (timm, torchvision, yours) knows it, its ``state_dict`` under that library's names.
+    """
+
+    def __init__(self, encoder: Encoder, modality: Modality, path: Path, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.modality = modality
+        self.path = path
+        self.config = config
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The encoder as its own library knows it."""
+        return self.encoder.trunk
+
+    def forward(self, view: View) -> Tensor:
+        """The pooled embedding ``[B, D]`` of a view."""
+        encoded: Encoded = self.encoder(view.data)
+        return encoded.pooled
+
+    @torch.no_grad()
+    def embed(self, items: Any, *, batch_size: int = 256) -> Tensor:
+        """Embed samples: ``[N, D]``, float32, on the CPU.
+
+        ``items`` is one sample or a list of them, in any form that the modality reads: for pictures
+        PIL images, arrays, tensors and paths.
+
+        Raises:
+            PolysenseError: for a sample that cannot be read.
+        """
+        listed = list(items) if isinstance(items, list | tuple) else [items]
+        if not listed:
+            raise PolysenseError("there is nothing to embed: give at least one sample")
+        parts = [self._encode(listed[at : at + batch_size]) for at in range(0, len(listed), batch_size)]
+        return torch.cat(parts)
+
+    def _encode(self, items: Sequence[Any]) -> Tensor:
+        with eval_mode(self):
+            batch = self.modality.batch(items).to(self.device)
+            return self(self.modality.plain(batch)).float().cpu()
+
+    @torch.no_grad()
+    def stream(self, dataset: Dataset, *, batch_size: int = 256) -> Iterator[tuple[range, Tensor]]:
+        """Embed a dataset batch by batch: the rows' places and their embeddings ``[B, D]``."""
+        for start in range(0, len(dataset), batch_size):
+            rows = range(start, min(start + batch_size, len(dataset)))
+            batch = self.modality.collate(dataset.__getitems__(rows)).to(self.device)
+            with eval_mode(self):
+                yield rows, self(self.modality.plain(batch)).float().cpu()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder lies."""
+        return next(self.encoder.parameters()).device
+
+
+class eval_mode:  # noqa: N801 - a context manager reads as a verb
+    """Put a module into eval mode for a while and give it back as it was."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.was = module.training
+
+    def __enter__(self) -> nn.Module:
+        return self.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.module.train(self.was)
+
+
+def build_encoder(config: Mapping[str, Any], modality: Modality, encoder: nn.Module | None = None) -> Encoder:
+    """The encoder that a configuration describes, with the weights that its seed gives.
+
+    Raises:
+        PolysenseError: when it was the user's own module and is not given again.
+    """
+    described = config["encoder"]
+    if described["own"]:
+        if encoder is None:
+            raise PolysenseError(
+                f"this run trained your own encoder {described['name']}: give it again, as encoder="
+            )
+        return modality.encoder(encoder)
+    torch.manual_seed(config["seed"])
+    return modality.encoder(described["name"], pretrained=described["pretrained"], **described["options"])
+
+
+def build_modality(config: Mapping[str, Any], modality: Modality | None = None) -> Modality:
+    """The modality that a configuration describes.
+
+    Raises:
+        PolysenseError: when it was the user's own and is not given again.
+    """
+    described = config["modality"]
+    if modality is not None:
+        return modality
+    if described["own"]:
+        raise PolysenseError(
+            f"this run used your own modality {described['name']!r}: give it again, as modality="
+        )
+    return rebuild(described["name"], described["settings"])
+
+
+def load(run: str | Path, *, encoder: nn.Module | None = None, modality: Modality | None = None) -> Run:
+    """Load a run folder: a plain ``nn.Module`` in eval mode, with ``.embed``.
+
+    ``encoder`` and ``modality`` are only needed where the run was made with your own.
+
+    Raises:
+        PolysenseError: when the folder is not a run, training did not finish, or the weights are not
+            those of its encoder.
+    """
+    folder = Path(run)
+    config = read_config(folder)
+    maker = build_modality(config, modality)
+    tower = build_encoder(without_download(config), maker, encoder)
+    try:
+        tower.load_state_dict(read_weights(folder))
+    except RuntimeError as error:
+        raise PolysenseError(
+            f"the weights in {folder} do not fit the encoder {config['encoder']['name']!r} of its config"
+        ) from error
+    return Run(tower, maker, folder, config).eval()
+
+
+def without_download(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same configuration with random first weights: the run's own replace them anyway."""
+    return {**config, "encoder": {**config["encoder"], "pretrained": False}}

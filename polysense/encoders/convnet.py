@@ -1,0 +1,75 @@
+"""Convolutional nets for small pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from polysense.errors import PolysenseError
+
+
+class SmallConvNet(nn.Sequential):
+    """A plain conv net for CPUs: 3×3 convolution, BatchNorm, ReLU, as often as there are ``widths``.
+
+    Pictures ``[B, channels, H, W]`` become a map ``[B, widths[-1], H/s, W/s]``, s the product of the
+    ``strides``. It works in the channels-last memory layout, the fast one on CPUs.
+
+    >>> SmallConvNet(channels=3)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 256, 4, 4])
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (32, 64, 64, 128, 128, 256),
+        strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
+    ) -> None:
+        if not widths or len(widths) != len(strides):
+            raise PolysenseError(
+                f"the small encoder has {len(widths)} widths and {len(strides)} strides; "
+                "give one of each per layer"
+            )
+        inputs = (channels, *widths[:-1])
+        super().__init__(*(_layer(*shape) for shape in zip(inputs, widths, strides, strict=True)))
+        self.dim = widths[-1]
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, data: Tensor) -> Tensor:
+        """The map of features of pictures ``[B, C, H, W]``."""
+        features = data.contiguous(memory_format=torch.channels_last)
+        for layer in self:
+            features = layer(features)
+        return features
+
+
+def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def fit_stem(
+    trunk: nn.Module, *, channels: int, size: int | None, pretrained: bool, small_stem: bool | None
+) -> None:
+    """Give a ResNet for small pictures its stem: 3×3, stride 1, padding 1, and no max-pool.
+
+    The usual stem shrinks a picture by 4 before the first block, too much for 32 or 64 pixels.
+    With ``small_stem`` None it is replaced up to 64 pixels, unless that would lose pretrained weights.
+    """
+    stem = getattr(trunk, "conv1", None)
+    if type(trunk).__name__ != "ResNet" or not isinstance(stem, nn.Conv2d):
+        if small_stem:
+            raise PolysenseError(
+                f"small_stem is for ResNets that begin with one convolution, not for {type(trunk).__name__}; "
+                "leave it out"
+            )
+        return
+    if small_stem is None:
+        small_stem = size is not None and size <= 64 and not pretrained
+    if not small_stem:
+        return
+    convolution = nn.Conv2d(channels, stem.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    trunk.conv1, trunk.maxpool = convolution, nn.Identity()

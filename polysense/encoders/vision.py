@@ -1,0 +1,140 @@
+"""One place that builds a backbone for pictures by its name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from torch import nn
+
+from polysense.encoders import module, timm_models, torchvision_models, vit
+from polysense.encoders.base import Encoder
+from polysense.encoders.convnet import SmallConvNet
+from polysense.errors import PolysenseError, unknown
+
+
+def build(
+    spec: str | nn.Module,
+    *,
+    channels: int = 3,
+    size: int | None = None,
+    pretrained: bool = False,
+    **options: Any,
+) -> Encoder:
+    """Build an encoder for pictures ``[B, channels, size, size]``.
+
+    ``spec`` is a name: "small" (a conv net for CPUs; options ``widths``, ``strides``), "vit_nano",
+    "vit_micro", "vit", "vit_small", "vit_base" (options ``width``, ``depth``, ``heads``, ``patch``), any
+    model of timm ("resnet18", "timm/convnext_atto") or of torchvision ("torchvision/swin_t"), each
+    with its own library's options. Or it is your own ``nn.Module``.
+
+    ResNets of up to 64 pixels get the 3×3 stem without max-pool, unless pretrained; ``small_stem``
+    forces it or forbids it. Raises ``PolysenseError`` for unknown names and options, sizes that do
+    not fit, and pretrained weights that cannot be had.
+
+    >>> build("small", channels=1, size=28).dim
+    256
+    >>> build("resnt18")
+    Traceback (most recent call last):
+    ...
+    polysense.errors.PolysenseError: unknown encoder 'resnt18'; did you mean 'resnet18' or ...
+    """
+    if channels < 1 or (size is not None and size < 1):
+        raise PolysenseError(
+            f"pictures of {channels} channels and size {size} do not exist; use at least 1 of each"
+        )
+    if isinstance(spec, nn.Module):
+        return _given(spec, channels, size, pretrained, options)
+    try:
+        return _named(spec, channels, size, pretrained, options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        option = str(error).rsplit("unexpected keyword argument", 1)[1].strip().split("'")[1]
+        raise PolysenseError(f"the encoder {spec!r} has no option {option!r}; leave it out") from error
+
+
+def list_encoders() -> list[tuple[str, str]]:
+    """What :func:`build` can build: names with a line on each, the own ones first.
+
+    >>> list_encoders()[0]
+    ('small', 'conv net of 6 layers for CPUs and small pictures, 256 wide')
+    """
+    rows = [("small", "conv net of 6 layers for CPUs and small pictures, 256 wide")]
+    for name, shape in vit.SIZES.items():
+        rows.append(
+            (name, "ViT of width {width}, depth {depth}, {heads} heads; can hide tokens".format(**shape))
+        )
+    for library, names in {"timm": _timm_names(), "torchvision": _torchvision_names()}.items():
+        families: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            families[_family(library, name)].append(name)
+        for family, members in sorted(families.items()):
+            count = f"{len(members)} model{'s' if len(members) > 1 else ''}"
+            shown = ", ".join(members[:3]) + (", …" if len(members) > 3 else "")
+            rows.append((f"{library} {family}", f"family of {count}: {shown}"))
+    return rows
+
+
+def _given(
+    spec: nn.Module, channels: int, size: int | None, pretrained: bool, options: dict[str, Any]
+) -> Encoder:
+    if pretrained or options:
+        given = ["pretrained"] * pretrained + sorted(options)
+        raise PolysenseError(
+            f"your own encoder {type(spec).__name__} comes as it is; leave out {', '.join(given)}"
+        )
+    if isinstance(spec, Encoder):
+        return spec
+    if type(spec).__module__.startswith("timm.models."):
+        return timm_models.wrap(spec)
+    return module.wrap(spec, channels, size)
+
+
+def _named(spec: str, channels: int, size: int | None, pretrained: bool, options: dict[str, Any]) -> Encoder:
+    if spec == "small" or spec in vit.SIZES:
+        if pretrained:
+            raise PolysenseError(
+                f"there are no pretrained weights of {spec!r}; leave out pretrained or name a timm model"
+            )
+        if spec in vit.SIZES:
+            return vit.build(spec, channels=channels, size=size, **options)
+        trunk = SmallConvNet(channels, **options)
+        return module.ModuleEncoder(trunk, trunk.dim)
+    library, name = _locate(spec)
+    build_from = timm_models.build if library == "timm" else torchvision_models.build
+    return build_from(name, channels=channels, size=size, pretrained=pretrained, **options)
+
+
+def _locate(spec: str) -> tuple[str, str]:
+    """The library that has a model of this name, and its name there; timm first."""
+    from timm.models import is_model
+
+    library, _, name = spec.replace("timm:", "timm/", 1).rpartition("/")
+    if library in ("", "timm") and is_model(name):
+        return "timm", name
+    if library in ("", "torchvision") and name in _torchvision_names():
+        return "torchvision", name
+    known = ["small", *vit.SIZES, *_timm_names(), *(f"torchvision/{name}" for name in _torchvision_names())]
+    raise unknown("encoder", spec, known)
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    return list(timm.list_models())
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return list(models.list_models(module=models))
+
+
+def _family(library: str, name: str) -> str:
+    """The source file that a model comes from, as both libraries sort their architectures."""
+    from timm.models import model_entrypoint
+    from torchvision.models import get_model_builder
+
+    builder = model_entrypoint(name) if library == "timm" else get_model_builder(name)
+    return str(builder.__module__).rsplit(".", 1)[1]

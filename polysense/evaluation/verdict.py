@@ -1,0 +1,71 @@
+"""One verdict on a pretrained encoder, beside the untrained one and the raw input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polysense.encoders.base import Encoder
+from polysense.evaluation.features import extract, extract_raw
+from polysense.evaluation.judge import Judgement, judge
+from polysense.evaluation.protocol import Protocol
+from polysense.modalities.base import Dataset, Modality, View
+
+
+def verdict(
+    encoders: Mapping[str, Encoder],
+    modality: Modality,
+    dataset: Dataset,
+    protocol: Protocol,
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[Judgement, dict[str, Any]]:
+    """Judge encoders and the raw input on a dataset.
+
+    Args:
+        encoders: by the name of their row, such as "pretrained" and "untrained".
+        modality: makes the plain views and the raw input, whose row bears its ``raw_name``.
+        dataset: the samples and what is known of them.
+        protocol: which probes, on which rows.
+        device: where the encoders run.
+
+    Returns:
+        The judgement, and the same as plain values for ``evaluation.json``.
+    """
+    features = {name: embed_all(encoder, modality, dataset, device) for name, encoder in encoders.items()}
+    features[modality.raw_name] = extract_raw(modality, dataset, device=device)
+    judgement = judge(features, dataset, protocol)
+    return judgement, {
+        "results": _rounded(judgement.results),
+        "intervals": {
+            name: {metric: [round(end, 2) for end in ends] for metric, ends in row.items()}
+            for name, row in judgement.intervals.items()
+        },
+        "protocol": asdict(protocol),
+        "samples": len(dataset),
+        "notes": judgement.notes,
+    }
+
+
+def embed_all(
+    encoder: Encoder, modality: Modality, dataset: Dataset, device: torch.device | str = "cpu"
+) -> Tensor:
+    """The pooled embedding of every sample, ``[N, D]``, with the encoder in eval mode meanwhile."""
+    was = encoder.training
+    encoder.to(device).eval()
+
+    def pooled(view: View) -> Tensor:
+        embedded: Tensor = encoder(view.data).pooled
+        return embedded
+
+    features = extract(pooled, modality, dataset, device=device, progress=True)
+    encoder.train(was)
+    return features
+
+
+def _rounded(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {name: {metric: round(value, 2) for metric, value in row.items()} for name, row in results.items()}

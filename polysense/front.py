@@ -1,0 +1,318 @@
+"""The front door: pretrain, resume, evaluate, embed. The command line has the same names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from polysense.deployment.embeddings import write_embeddings
+from polysense.deployment.folder import (
+    ENVIRONMENT,
+    EVALUATION,
+    environment,
+    open_folder,
+    read_config,
+    write_config,
+    write_json,
+)
+from polysense.deployment.gallery import write_gallery
+from polysense.deployment.run import Run, build_encoder, load, without_download
+from polysense.encoders.base import Encoder
+from polysense.evaluation.protocol import Protocol
+from polysense.evaluation.verdict import verdict
+from polysense.job import Job, Wanted, configure, describe_source, plan_views, read_dataset, reopen, source_of
+from polysense.methods.recipes import find
+from polysense.modalities import modality_class
+from polysense.modalities.base import Dataset, Modality
+from polysense.report import write_report
+from polysense.training.checkpoints import read_checkpoint
+from polysense.training.fit import Settings
+
+log = logging.getLogger("polysense")
+
+
+def pretrain(
+    data: Any,
+    *,
+    method: str = "simclr",
+    encoder: str | nn.Module = "small",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    modality: str | Modality = "image",
+    size: int = 32,
+    label: str | None = None,
+    column: str | None = None,
+    max_bad: float = 0.01,
+    cache: str | Path | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    max_time: str | float | None = None,
+    optimiser: str | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    warmup: float | None = None,
+    clip: float | None = None,
+    precision: str = "32",
+    accumulate: int = 1,
+    workers: int = 0,
+    devices: int | str = "auto",
+    accelerator: str = "auto",
+    compile: bool = False,
+    pretrained: bool = False,
+    options: dict[str, Any] | None = None,
+    encoder_options: dict[str, Any] | None = None,
+    views: dict[str, Any] | None = None,
+    trackers: Sequence[str] = (),
+    checkpoint_steps: int | None = None,
+    judge: bool = True,
+    seed: int = 0,
+) -> Run | None:
+    """Pretrain an encoder on your data without labels; leaves a run folder and returns it loaded.
+
+    Args:
+        data: a folder, a list of paths, a glob, a CSV or Parquet file, a Hugging Face or torch dataset,
+            an array, or ``builtin:emoji``.
+        method: the recipe; ``polysense methods`` lists them.
+        encoder: a name (``polysense encoders`` lists them) or your own ``nn.Module``.
+        out: the run folder, by default ``runs/METHOD-ENCODER-NUMBER``.
+        overwrite: replace the run that is there.
+        modality: "image", or your own :class:`~polysense.modalities.base.Modality`.
+        size: the side of the pictures that the encoder sees, in pixels.
+        label: the column that holds the classes; used by probes only, never by training.
+        column: the column that holds the samples, where it is not plain.
+        max_bad: the share of unreadable samples that is skipped before it is an error.
+        cache: where decoded data that do not fit into memory are kept.
+        batch_size: samples per step over all processes, by default 256 or what the data allow.
+        steps: train for this many steps,
+        epochs: or this many passes over the data,
+        max_time: or this long: 90s, 3min, 1.5h. By default, from the data's size.
+        optimiser: adamw, sgd or lars, instead of the recipe's.
+        lr: the learning rate at this batch, instead of the recipe's.
+        weight_decay: instead of the recipe's.
+        warmup: the share of training in which lr rises, instead of the recipe's.
+        clip: the largest norm of the gradient, instead of the recipe's.
+        precision: 32, bf16 or 16 (mixed).
+        accumulate: parts in which a batch is encoded, where memory is short.
+        workers: processes that load data; 0 is fastest for data in memory.
+        devices: how many devices to train on.
+        accelerator: cpu, gpu, mps or auto.
+        compile: compile the encoder with torch.compile.
+        pretrained: start from the published weights of a timm or torchvision encoder.
+        options: the method's own options; ``polysense methods NAME`` shows them.
+        encoder_options: the encoder's own options.
+        views: settings of the views, such as ``{"scale": [0.2, 1.0], "hue": 0.1}``.
+        trackers: more places for the metrics: csv, wandb, mlflow.
+        checkpoint_steps: write a checkpoint every so many steps instead of every minute.
+        judge: evaluate the encoder at the end and write the report.
+        seed: makes the run repeatable.
+
+    Returns:
+        The loaded run, or None when a SIGTERM stopped it (``resume`` goes on).
+
+    Raises:
+        PolysenseError: for anything the user can mend, in one sentence.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> pictures = np.random.default_rng(0).integers(0, 255, (64, 32, 32, 3), dtype=np.uint8)
+        >>> run = pretrain(pictures, out=tempfile.mkdtemp(), batch_size=16, steps=2, judge=False)
+        >>> run.embed(pictures[0]).shape
+        torch.Size([1, 256])
+    """
+    recipe = find(method)
+    recipe.options(options or {}, {})  # an unknown option is told before any data are read
+    wanted = Wanted(
+        recipe=recipe,
+        encoder=encoder,
+        pretrained=pretrained,
+        encoder_options=encoder_options or {},
+        options=options or {},
+        views=views or {},
+        optimisation={
+            "name": optimiser,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "warmup": warmup,
+            "clip": clip,
+        },
+        budget={"steps": steps, "epochs": epochs, "max_time": max_time},
+        settings=Settings(
+            batch=batch_size or 0,
+            seed=seed,
+            precision=str(precision),
+            accumulate=accumulate,
+            workers=workers,
+            devices=devices,
+            accelerator=accelerator,
+            compile=compile,
+            trackers=list(trackers),
+            checkpoint_steps=checkpoint_steps,
+        ),
+    )
+    folder = Path(out) if out is not None else _free_folder(f"{recipe.name}-{wanted.encoder_name}")
+    open_folder(folder, overwrite=overwrite)
+    reading = {"label": label, "column": column, "max_bad": max_bad, "cache": str(cache) if cache else None}
+    if isinstance(modality, str):
+        maker = modality_class(modality)(size=size)
+    else:
+        maker, reading = modality, {}
+    dataset = read_dataset(maker, data, reading)
+    if isinstance(modality, str):
+        maker = maker.fit(dataset, plan_views(recipe, modality, wanted.views))
+    config = {
+        "modality": {"name": maker.name, "own": modality is maker, "settings": maker.settings()},
+        "data": {**describe_source(data), "samples": len(dataset)},
+        "reading": reading,
+        "judge": judge,
+    }
+    job = configure(folder, wanted, config, dataset, maker)
+    write_config(folder, job.config)
+    write_json(folder / ENVIRONMENT, environment(seed))
+    return _finish(job, resume=False)
+
+
+def resume(
+    run: str | Path,
+    *,
+    data: Any = None,
+    encoder: nn.Module | None = None,
+    modality: Modality | None = None,
+) -> Run | None:
+    """Go on with a run that was stopped or killed, from its last checkpoint.
+
+    Args:
+        run: the run folder.
+        data: only where the data were an object in memory.
+        encoder: only where the encoder was your own module.
+        modality: only where the modality was your own.
+
+    Returns:
+        The loaded run, or None when a SIGTERM stopped it again.
+
+    Raises:
+        PolysenseError: when the folder is not a run, holds no checkpoint, or one of another method.
+    """
+    folder = Path(run)
+    config = read_config(folder)
+    read_checkpoint(folder)  # told before the data are read
+    return _finish(reopen(folder, config, data, encoder=encoder, modality=modality), resume=True)
+
+
+def evaluate(
+    run: str | Path | Run,
+    data: Any = None,
+    *,
+    label: str | None = None,
+    split: str | None = None,
+    column: str | None = None,
+    max_bad: float = 0.01,
+    encoder: nn.Module | None = None,
+    modality: Modality | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Probe the encoder, the same encoder untrained, and the raw input; write ``RUN/evaluation.json``.
+
+    Args:
+        run: the run folder, or a loaded run.
+        data: what to evaluate on, by default what the run was trained on.
+        label: the column that holds the classes, where it is not plain.
+        split: a column that says which samples are train and which are test.
+        column: the column that holds the samples, where it is not plain.
+        max_bad: the share of unreadable samples that is skipped before it is an error.
+        encoder: only where the encoder was your own module.
+        modality: only where the modality was your own.
+        seed: of the held-out split and the bootstrap.
+
+    Returns:
+        ``results`` (metrics by "pretrained", "untrained" and the raw input), ``intervals``,
+        ``protocol`` and ``notes``.
+
+    Raises:
+        PolysenseError: when the folder is not a run or the data cannot be read.
+    """
+    loaded = run if isinstance(run, Run) else load(run, encoder=encoder, modality=modality)
+    reading = dict(loaded.config["reading"]) if data is None else {"column": column, "max_bad": max_bad}
+    if label is not None and not loaded.config["modality"]["own"]:
+        reading["label"] = label
+    if loaded.config["modality"]["own"]:
+        reading = {}
+    dataset = read_dataset(loaded.modality, source_of(loaded.config, data), reading)
+    protocol = replace(Protocol.of(dataset, label, split), seed=seed)
+    return _judge(loaded, None, dataset, protocol)
+
+
+def embed(
+    run: str | Path | Run,
+    data: Any = None,
+    *,
+    out: str | Path = "embeddings.parquet",
+    overwrite: bool = False,
+    column: str | None = None,
+    max_bad: float = 0.01,
+    batch_size: int = 256,
+) -> Path:
+    """Embed data with a run, and write the vectors with the names of their samples beside them.
+
+    Args:
+        run: the run folder, or a loaded run.
+        data: what to embed, by default what the run was trained on.
+        out: the file; ``.parquet`` is written as it goes, ``.npz`` and ``.safetensors`` at the end.
+        overwrite: replace the file that is there.
+        column: the column that holds the samples, where it is not plain.
+        max_bad: the share of unreadable samples that is skipped before it is an error.
+        batch_size: samples per forward pass.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        PolysenseError: when the folder is not a run, the data cannot be read, or the file exists.
+    """
+    loaded = run if isinstance(run, Run) else load(run)
+    reading = {"column": column, "max_bad": max_bad}
+    dataset = read_dataset(loaded.modality, source_of(loaded.config, data), reading)
+    return write_embeddings(loaded, dataset, Path(out), overwrite=overwrite, batch_size=batch_size)
+
+
+def _finish(job: Job, *, resume: bool) -> Run | None:
+    """Train, then evaluate and write the report, where the configuration says so."""
+    run = job.train(resume=resume)
+    if run is None:
+        log.warning("stopped at a checkpoint; go on with: polysense resume %s", job.folder)
+        return None
+    if job.config["judge"]:
+        _judge(run, job.untrained, job.dataset, Protocol.of(job.dataset))
+        write_gallery(run, job.dataset)
+        write_report(job.folder)
+    return run
+
+
+def _judge(
+    run: Run, untrained: Encoder | None, dataset: Dataset, protocol: Protocol
+) -> dict[str, Any]:
+    """Judge a run beside its untrained self and the raw input, and keep the verdict in its folder.
+
+    An encoder with a name is drawn again from the run's seed; of a module that was handed over only
+    the training process has the untrained copy.
+    """
+    encoders = {"pretrained": run.encoder}
+    if not run.config["encoder"]["own"]:
+        untrained = build_encoder(without_download(run.config), run.modality)
+    if untrained is not None:
+        encoders["untrained"] = untrained
+    _, content = verdict(encoders, run.modality, dataset, protocol, device=run.device)
+    write_json(run.path / EVALUATION, content)
+    return content
+
+
+def _free_folder(name: str) -> Path:
+    number = 1
+    while (folder := Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return folder

@@ -1,0 +1,196 @@
+"""A job: one run's configuration turned into dataset, modality and method, trained, and kept.
+
+Pretraining and resuming take the same way: a configuration in which everything is resolved is all
+that :class:`Job` reads.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from polysense.deployment.folder import write_weights
+from polysense.deployment.run import Run, build_encoder, build_modality
+from polysense.encoders.base import Encoder
+from polysense.errors import PolysenseError
+from polysense.methods.engine import Method
+from polysense.methods.optimisation import Optimisation
+from polysense.methods.recipes import Recipe, find
+from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
+from polysense.modalities.base import Dataset, Modality, ViewPlan
+from polysense.training.budget import Budget
+from polysense.training.fit import Settings, fit
+
+log = logging.getLogger("polysense")
+
+
+@dataclass
+class Job:
+    """Everything that one run is made of."""
+
+    folder: Path
+    config: dict[str, Any]
+    dataset: Dataset
+    modality: Modality
+    tower: Encoder
+    untrained: Encoder | None = None
+    """The tower as it was before training, where its weights cannot be drawn again from the seed."""
+
+    def __post_init__(self) -> None:
+        if self.config["encoder"]["own"]:
+            self.untrained = copy.deepcopy(self.tower)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The method's entry in the table."""
+        return find(self.config["method"])
+
+    def train(self, *, resume: bool = False) -> Run | None:
+        """Train, and write the weights; None when a SIGTERM stopped it after a checkpoint."""
+        torch.manual_seed(self.config["seed"])
+        method = self.recipe.build(self.tower, self.modality.name, **self.config["options"])
+        finished = fit(
+            method,
+            self.modality,
+            self.dataset,
+            optimisation=Optimisation(**self.config["optimisation"]),
+            budget=Budget(**self.config["budget"]),
+            settings=Settings(**self.config["training"]),
+            folder=self.folder,
+            recipe=self.recipe,
+            resume=resume,
+        )
+        if not finished:
+            return None
+        tower = self._kept(method)
+        about = {"format": "pt", "method": self.recipe.name, "encoder": str(self.config["encoder"]["name"])}
+        write_weights(self.folder, tower.state_dict(), about=about)
+        return Run(tower, self.modality, self.folder, self.config).eval()
+
+    def _kept(self, method: Method) -> Encoder:
+        """The tower worth keeping, back on the CPU."""
+        teacher = method.teacher if self.recipe.embeds_with == "teacher" else None
+        towers = method.towers if teacher is None else teacher["towers"]
+        tower: Encoder = towers[self.modality.name].cpu()  # type: ignore[index]
+        return tower
+
+
+def read_dataset(modality: Modality, source: Any, reading: Mapping[str, Any]) -> Dataset:
+    """Read the user's data with the reading options that were given."""
+    return modality.read(source, **{name: value for name, value in reading.items() if value is not None})
+
+
+def reopen(
+    folder: Path,
+    config: dict[str, Any],
+    data: Any = None,
+    *,
+    encoder: nn.Module | None = None,
+    modality: Modality | None = None,
+) -> Job:
+    """The job of a run folder, read back from its configuration.
+
+    Raises:
+        PolysenseError: when the data, encoder or modality were objects and are not given again.
+    """
+    maker = build_modality(config, modality)
+    dataset = read_dataset(maker, source_of(config, data), config["reading"])
+    if len(dataset) != config["data"]["samples"]:
+        raise PolysenseError(
+            f"the run in {folder} was made with {config['data']['samples']} samples, the data now hold"
+            f" {len(dataset)}: give the same data"
+        )
+    return Job(folder, config, dataset, maker, build_encoder(config, maker, encoder))
+
+
+def source_of(config: Mapping[str, Any], data: Any = None) -> Any:
+    """The data given now, or those that the run's configuration names."""
+    if data is not None:
+        return data
+    source = config["data"]["source"]
+    if source is None:
+        raise PolysenseError(
+            f"this run's data were {config['data']['was']} in memory: give them again, as data="
+        )
+    return source
+
+
+def describe_source(data: Any) -> dict[str, Any]:
+    """How the configuration remembers the data: by path or name, or else by what they were."""
+    if isinstance(data, str | Path):
+        source = str(data)
+        return {
+            "source": source
+            if source.startswith("builtin:") or not Path(source).exists()
+            else str(Path(source).resolve())
+        }
+    if isinstance(data, list) and all(isinstance(item, str | Path) for item in data):
+        return {"source": [str(Path(item).resolve()) for item in data]}
+    return {"source": None, "was": f"a {type(data).__name__}"}
+
+
+def plan_views(recipe: Recipe, modality: str, views: Mapping[str, Any]) -> ViewPlan:
+    """The recipe's plan with the user's settings over it."""
+    options = {**recipe.views.options.get(modality, {}), **views}
+    return replace(recipe.views, options={**recipe.views.options, modality: options})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for; None and empty mean the recipe's own."""
+
+    recipe: Recipe
+    encoder: str | nn.Module
+    pretrained: bool
+    encoder_options: Mapping[str, Any]
+    options: Mapping[str, Any]
+    views: Mapping[str, Any]
+    optimisation: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    settings: Settings
+
+    @property
+    def encoder_name(self) -> str:
+        """What the encoder is called in the configuration."""
+        return self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
+
+
+def configure(
+    folder: Path, wanted: Wanted, config: dict[str, Any], dataset: Dataset, modality: Modality
+) -> Job:
+    """Resolve what the user asked for into the full configuration of a job.
+
+    Published values are scaled to the batch, data and encoder in hand by the rules of
+    :mod:`polysense.methods.scaling`, unless the user gave others.
+    """
+    recipe, batch = wanted.recipe, wanted.settings.batch or min(256, len(dataset))
+    budget = Budget.of(samples=len(dataset), batch=batch, **wanted.budget)
+    config = {
+        "method": recipe.name,
+        "encoder": {
+            "name": wanted.encoder_name,
+            "own": not isinstance(wanted.encoder, str),
+            "pretrained": wanted.pretrained,
+            "options": dict(wanted.encoder_options),
+        },
+        **config,
+        "budget": asdict(budget),
+        "training": asdict(replace(wanted.settings, batch=batch)),
+        "seed": wanted.settings.seed,
+    }
+    tower = build_encoder(config, modality, wanted.encoder if isinstance(wanted.encoder, nn.Module) else None)
+    here = Circumstances(batch, len(dataset), tower.dim, budget.steps)
+    config["options"] = recipe.options(wanted.options, scaled_options(recipe.published, here))
+    optimisation = scaled_optimisation(recipe.optimisation, here)
+    changed = {name: value for name, value in wanted.optimisation.items() if value is not None}
+    if "lr" in changed:
+        changed["per"] = batch
+    config["optimisation"] = asdict(replace(optimisation, **changed))
+    return Job(folder, config, dataset, modality, tower)

@@ -1,0 +1,212 @@
+"""The engine: a method encodes every view once and adds up its weighted branches.
+
+There is one :class:`Method` class. What makes SimCLR, DINO or MAE out of it is which branches a
+recipe gives it; see :mod:`polysense.methods.recipes`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from polysense.encoders.base import Encoded, Encoder
+from polysense.encoders.teacher import Teacher
+from polysense.modalities.base import Tensors, View
+from polysense.objectives.base import Objective
+
+Masker = Callable[[View, Encoder], View]
+"""Hides some of a view's tokens from the student; the teacher always sees the whole view."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one step has seen: the views, and what student and teacher made of each of them.
+
+    ``teacher`` holds None where no branch asked for the teacher's opinion.
+    """
+
+    views: list[View]
+    student: list[Encoded]
+    teacher: list[Encoded | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The scalar loss of one step, its weighted parts by branch, and what was seen on the way."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    seen: Seen
+
+
+class Reads(Protocol):
+    """Which views a branch reads, against which targets."""
+
+    def of_teacher(self, view: View) -> bool:
+        """Whether the teacher has to encode this view for the branch."""
+        ...
+
+    def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
+        """The tensors that go into the branch's objective."""
+        ...
+
+
+class Branch(nn.Module):
+    """A head, an objective, and which views they read.
+
+    ``head`` maps :class:`~polysense.encoders.base.Encoded` to ``[B, K]`` or ``[B, T, K]``; a
+    ``nn.ModuleDict`` holds one head per modality. The teacher, where there is one, has a moving copy
+    of the head. ``predictor`` maps tensors to tensors and belongs to the student alone (BYOL).
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        objective: Objective,
+        reads: Reads,
+        *,
+        predictor: nn.Module | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.objective = objective
+        self.reads = reads
+        self.predictor = predictor if predictor is not None else nn.Identity()
+        self.weight = weight
+
+    def project(self, encoded: Sequence[Encoded], views: Sequence[View]) -> Tensor:
+        """The student's views through head and predictor: ``[V, B, K]``."""
+        embedded = embed(self.head, encoded, views)
+        predicted: Tensor = self.predictor(embedded.flatten(0, 1))
+        return predicted.reshape(*embedded.shape[:2], *predicted.shape[1:])
+
+    def forward(self, seen: Seen, teacher_head: nn.Module | None = None) -> Tensor:
+        """The branch's weighted loss."""
+        loss: Tensor = self.objective(*self.reads(self, seen, teacher_head))
+        return self.weight * loss
+
+
+def embed(head: nn.Module, encoded: Sequence[Encoded], views: Sequence[View]) -> Tensor:
+    """Pass views through a head, in one call per modality: ``[V, B, K]``."""
+    if isinstance(head, nn.ModuleDict):
+        return torch.stack([head[view.modality](one) for one, view in zip(encoded, views, strict=True)])
+    together: Tensor = head(Encoded.join(encoded))
+    return together.reshape(len(encoded), -1, *together.shape[1:])
+
+
+def encode(towers: nn.ModuleDict, views: Sequence[View]) -> list[Encoded]:
+    """Encode every view once: views of equal shape go through their tower together."""
+    groups: dict[object, list[int]] = defaultdict(list)
+    for place, view in enumerate(views):
+        groups[(view.modality, _shape(view.data), view.mask is None)].append(place)
+    encoded: dict[int, Encoded] = {}
+    for places in groups.values():
+        members = [views[place] for place in places]
+        masks = [view.mask for view in members if view.mask is not None]
+        sizes = [_length(view.data) for view in members]
+        together = towers[members[0].modality](
+            _concatenate([view.data for view in members]), torch.cat(masks) if masks else None
+        )
+        encoded.update(zip(places, together.split(sizes), strict=True))
+    return [encoded[place] for place in range(len(views))]
+
+
+class Method(nn.Module):
+    """One self-supervised method: towers, weighted branches and, where there is one, a teacher.
+
+    Args:
+        towers: an encoder per modality.
+        branches: what is compared with what, by name.
+        teacher: a moving average of towers and heads; it encodes the views that branches ask for.
+        masker: hides tokens of the student's views.
+
+    ``forward(views)`` gives the loss; ``at(progress)`` is called before each step and sets whatever
+    follows a schedule; ``after_step()`` is called after each optimiser step and moves the teacher.
+    """
+
+    def __init__(
+        self,
+        towers: Mapping[str, Encoder],
+        branches: Mapping[str, Branch],
+        *,
+        teacher: Teacher | None = None,
+        masker: Masker | None = None,
+    ) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(towers)
+        self.branches = nn.ModuleDict(branches)
+        self.teacher = teacher
+        self.masker = masker
+        self._reads = [branch.reads for branch in branches.values()]
+        if teacher is not None:
+            heads = nn.ModuleDict({name: branch.head for name, branch in branches.items()})
+            teacher.follow({"towers": self.towers, "heads": heads})
+
+    def forward(self, views: Sequence[View]) -> Outcome:
+        """Encode every view once and add up the branches."""
+        seen = self.look(views)
+        heads = self.teacher["heads"] if self.teacher is not None else None
+        parts: dict[str, Tensor] = {
+            name: branch(seen, heads[name] if isinstance(heads, nn.ModuleDict) else None)
+            for name, branch in self.branches.items()
+        }
+        return Outcome(torch.stack(list(parts.values())).sum(), parts, seen)
+
+    def look(self, views: Sequence[View]) -> Seen:
+        """Let the student encode every view, and the teacher those that a branch asks for."""
+        masked = [self._mask(view) for view in views]
+        student = encode(self.towers, masked)
+        teacher: list[Encoded | None] = [None] * len(masked)
+        if self.teacher is not None:
+            asked = [
+                place
+                for place, view in enumerate(masked)
+                if any(read.of_teacher(view) for read in self._reads)
+            ]
+            whole = [replace(masked[place], mask=None) for place in asked]
+            towers = self.teacher["towers"]
+            assert isinstance(towers, nn.ModuleDict)
+            with torch.no_grad():
+                for place, one in zip(asked, encode(towers, whole), strict=True):
+                    teacher[place] = one
+        return Seen(masked, student, teacher)
+
+    def _mask(self, view: View) -> View:
+        tower = self.towers[view.modality]
+        assert isinstance(tower, Encoder)
+        return self.masker(view, tower) if self.masker is not None else view
+
+    def at(self, progress: float) -> None:
+        """Set every schedule to a share of training in [0, 1]."""
+        for module in self.modules():
+            if module is not self and callable(at := getattr(module, "at", None)):
+                at(progress)
+
+    def after_step(self) -> None:
+        """Move the teacher after an optimiser step."""
+        if self.teacher is not None:
+            self.teacher.update()
+
+
+def _shape(data: Tensors) -> object:
+    if isinstance(data, Tensor):
+        return tuple(data.shape)
+    return tuple(sorted((name, tuple(tensor.shape)) for name, tensor in data.items()))
+
+
+def _length(data: Tensors) -> int:
+    return len(data) if isinstance(data, Tensor) else len(next(iter(data.values())))
+
+
+def _concatenate(parts: Sequence[Tensors]) -> Tensors:
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Tensor):
+        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}  # type: ignore[index]

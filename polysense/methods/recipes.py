@@ -1,0 +1,114 @@
+"""The table of recipes: a method is a function of a few lines that wires an encoder into branches."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polysense.errors import unknown
+from polysense.methods.engine import Method
+from polysense.methods.optimisation import Optimisation
+from polysense.modalities.base import ViewPlan
+
+Build = Callable[..., Method]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named method: how it is built, which views it wants, and where it was published.
+
+    ``collapse`` says what most likely went wrong when the embeddings collapse. ``embeds_with`` names
+    the tower that is worth keeping: the "student" or the "teacher".
+    """
+
+    name: str
+    build: Build
+    family: str
+    title: str
+    paper: str
+    views: ViewPlan
+    optimisation: Optimisation
+    collapse: str
+    embeds_with: str = "student"
+    encoders: str = "any"
+
+    @property
+    def summary(self) -> str:
+        """The first line of the recipe's docstring."""
+        return (inspect.getdoc(self.build) or "").splitlines()[0]
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """The options and their published defaults."""
+        parameters = list(inspect.signature(self.build).parameters.values())[2:]
+        return {parameter.name: parameter.default for parameter in parameters}
+
+    def options(self, given: Mapping[str, Any], scaled: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option's value: what the user gave, else the scaled default.
+
+        Raises:
+            PolysenseError: for an option that this recipe does not have.
+        """
+        for name in given:
+            if name not in self.published:
+                raise unknown(f"option of {self.name}", name, self.published)
+        return {**self.published, **scaled, **given}
+
+
+_TABLE: dict[str, Recipe] = {}
+
+
+def recipe(
+    name: str,
+    *,
+    family: str,
+    title: str,
+    paper: str,
+    optimisation: Optimisation,
+    collapse: str,
+    views: ViewPlan | None = None,
+    embeds_with: str = "student",
+    encoders: str = "any",
+) -> Callable[[Build], Build]:
+    """Enter the decorated function ``(encoder, modality_name, *, options) -> Method`` in the table."""
+
+    def enter(build: Build) -> Build:
+        _TABLE[name] = Recipe(
+            name,
+            build,
+            family,
+            title,
+            paper,
+            views if views is not None else ViewPlan(),
+            optimisation,
+            collapse,
+            embeds_with,
+            encoders,
+        )
+        return build
+
+    return enter
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by its name."""
+    from polysense.methods import contrastive, distillation, masked, redundancy  # noqa: F401 - fill the table
+
+    return dict(_TABLE)
+
+
+def find(name: str) -> Recipe:
+    """The recipe of this name.
+
+    >>> find("simclr").paper
+    'https://arxiv.org/abs/2002.05709'
+
+    Raises:
+        PolysenseError: for an unknown name, with the nearest ones.
+    """
+    table = recipes()
+    if name not in table:
+        raise unknown("method", name, table)
+    return table[name]

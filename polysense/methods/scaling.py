@@ -1,0 +1,86 @@
+"""From published defaults to the batch, data and encoder in hand: the stated rules.
+
+Papers train for hundreds of thousands of steps, on more than a million pictures, with a 2,048-wide
+encoder and batches of thousands. Each rule here says what becomes of a published value elsewhere;
+``polysense methods NAME`` shows both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from polysense.methods.optimisation import Optimisation
+
+LARGE_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the rules go by. ``steps`` is None under a time budget."""
+
+    batch: int = 256
+    samples: int = 4096
+    dim: int = 256
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one option follows the circumstances, in words and as a function of the published value."""
+
+    words: str
+    apply: Callable[[Any, Circumstances], Any]
+
+
+def _width(published: int, here: Circumstances) -> int:
+    return min(published, 4 * here.dim)
+
+
+def _prototypes(published: int, here: Circumstances) -> int:
+    return min(published, 1 << int(math.log2(max(64, here.samples // 2))))
+
+
+def _momentum(published: float, here: Circumstances) -> float:
+    if here.steps is None:
+        return min(published, 0.99)
+    return min(published, max(0.5, round(1 - 10 / here.steps, 4)))
+
+
+RULES: dict[str, Rule] = {
+    "hidden": Rule("at most 4 x the encoder's width", _width),
+    "out": Rule("at most 4 x the encoder's width", _width),
+    "prototypes": Rule("the largest power of two up to half the number of samples", _prototypes),
+    "momentum": Rule(
+        "the teacher remembers a tenth of training: 1 - 10/steps; 0.99 under a time budget", _momentum
+    ),
+}
+
+OPTIMISER_RULE = (
+    f"LARS from a batch of {LARGE_BATCH} on; below it AdamW with lr 0.002 x sqrt(batch/256),"
+    " weight decay 1e-4, warm-up over a tenth"
+)
+
+
+def scaled_options(published: dict[str, Any], here: Circumstances) -> dict[str, Any]:
+    """The options that a rule changes here.
+
+    >>> scaled_options({"hidden": 2048, "temperature": 0.1}, Circumstances(dim=256))
+    {'hidden': 1024}
+    """
+    scaled = {name: RULES[name].apply(value, here) for name, value in published.items() if name in RULES}
+    return {name: value for name, value in scaled.items() if value != published[name]}
+
+
+def scaled_optimisation(published: Optimisation, here: Circumstances) -> Optimisation:
+    """The optimiser here: LARS is made for large batches and is replaced below them.
+
+    >>> scaled_optimisation(Optimisation("lars", lr=0.3), Circumstances(batch=256)).name
+    'adamw'
+    """
+    if published.name != "lars" or here.batch >= LARGE_BATCH:
+        return published
+    rate = 0.002 * math.sqrt(here.batch / 256)
+    return replace(published, name="adamw", lr=rate, per=here.batch, weight_decay=1e-4, warmup=0.1)

@@ -1,0 +1,115 @@
+"""The data sets that come with the package: real, small, ready without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from polysense.errors import unknown
+
+PREFIX = "builtin:"
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """What is known of a data set without opening it.
+
+    ``label``: the column that holds the class; ``identity``: the column whose equal values mark samples
+    of the same thing; ``evaluation``: how results on it are measured, None where there is no agreed way.
+    """
+
+    description: str
+    modality: str
+    licence: str
+    rows: int
+    label: str | None = None
+    identity: str | None = None
+    evaluation: Mapping[str, Any] | None = None
+
+
+BUILTINS: Mapping[str, Builtin] = MappingProxyType(
+    {
+        "emoji": Builtin(
+            description="pictures of 1,911 concepts by two vendors, 64 x 64, with names in eight languages",
+            modality="image",
+            licence="Apache-2.0 (Noto), CC-BY 4.0 (Twemoji), Unicode licence (names)",
+            rows=3_822,
+            label="group",
+            identity="code",
+            evaluation={
+                "labels": ["group", "subgroup"],
+                "bank": {"vendor": "twemoji"},
+                "queries": {"vendor": "noto"},
+                "identity": "code",
+                "k": 10,
+                "temperature": 0.1,
+            },
+        ),
+        "speech": Builtin(
+            description="recordings of about 600 prompts in five languages, one speaker each, 8 kHz",
+            modality="audio",
+            licence="CC-BY-SA 3.0 (en, es, fr), CC-BY 3.0 (it, ru)",
+            rows=2_569,
+            label="language",
+            identity="prompt",
+        ),
+        "glosses": Builtin(
+            description="dictionary definitions with the words they define and examples",
+            modality="text",
+            licence="WordNet 3.0",
+            rows=117_659,
+            label="category",
+        ),
+        "weather": Builtin(
+            description="hourly sensor readings of three airports, with real gaps",
+            modality="table",
+            licence="CC0",
+            rows=26_115,
+            label="origin",
+        ),
+        "diamonds": Builtin(
+            description="stones described by numbers and categories",
+            modality="table",
+            licence="MIT",
+            rows=53_940,
+            label="cut",
+        ),
+    }
+)
+"""Every data set by its name; ``identity`` names the column by which a query's own kin leave the bank."""
+
+
+def describe(name: str) -> Builtin:
+    """What is known of a data set, by its name with or without ``builtin:`` before it.
+
+    Raises:
+        PolysenseError: if there is none of that name.
+
+    >>> describe("builtin:emoji").label
+    'group'
+    """
+    name = name.removeprefix(PREFIX)
+    if name not in BUILTINS:
+        raise unknown("built-in data set", name, BUILTINS)
+    return BUILTINS[name]
+
+
+def builtin(name: str) -> pd.DataFrame:
+    """Read a data set that comes with the package; names are as for :func:`describe`.
+
+    Pictures and sounds are ``{"bytes", "path"}`` dicts, as the Hugging Face libraries have them.
+
+    Raises:
+        PolysenseError: if there is none of that name.
+
+    >>> builtin("builtin:weather").shape
+    (26115, 14)
+    """
+    describe(name)
+    with as_file(files("polysense") / "data" / f"{name.removeprefix(PREFIX)}.parquet") as path:
+        return pd.read_parquet(path)

@@ -1,0 +1,163 @@
+"""Train a method on a dataset: Lightning's Trainer with our callbacks around the one step."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from polysense.errors import PolysenseError, unknown
+from polysense.methods.engine import Method
+from polysense.methods.optimisation import Optimisation
+from polysense.methods.recipes import Recipe
+from polysense.modalities.base import Dataset, Modality
+from polysense.training.budget import Budget
+from polysense.training.checkpoints import Checkpoints, read_checkpoint
+from polysense.training.journal import Journal
+from polysense.training.loader import StepSampler, make_loader
+from polysense.training.logs import make_loggers
+from polysense.training.module import Pretraining
+from polysense.training.probes import OnlineProbes
+from polysense.training.progress import ProgressLine
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the loop runs, beside what is trained.
+
+    ``batch`` counts samples per optimiser step over all processes and accumulated parts.
+    ``checkpoint_steps`` overrides the checkpoint each minute. ``devices`` is a number of processes, or
+    "auto".
+    """
+
+    batch: int
+    seed: int = 0
+    precision: str = "32"
+    accumulate: int = 1
+    workers: int = 0
+    devices: int | str = "auto"
+    accelerator: str = "auto"
+    compile: bool = False
+    trackers: Sequence[str] = ()
+    checkpoint_steps: int | None = None
+    log_every: int = 10
+    probe_every: int = 50
+
+
+def fit(
+    method: Method,
+    modality: Modality,
+    dataset: Dataset,
+    *,
+    optimisation: Optimisation,
+    budget: Budget,
+    settings: Settings,
+    folder: Path,
+    recipe: Recipe,
+    resume: bool = False,
+) -> bool:
+    """Train ``method`` in place; its checkpoints and metrics go to ``folder``.
+
+    Returns:
+        True when training ran to its end, False when a SIGTERM stopped it after a checkpoint.
+
+    Raises:
+        PolysenseError: when batch and data do not fit together, when the loss is no longer a number,
+            or when there is nothing to resume from.
+    """
+    _check(dataset, settings)
+    start = int(read_checkpoint(folder)["global_step"]) if resume else 0
+    if settings.compile:
+        for tower in method.towers.values():
+            tower.compile()
+    module = Pretraining(method, modality, optimisation, budget, batch=settings.batch, seed=settings.seed)
+    checkpoints = Checkpoints(folder, every_steps=settings.checkpoint_steps)
+    journal = Journal(len(dataset), every=settings.log_every)
+    probes = OnlineProbes(dataset, recipe.collapse, every=settings.probe_every)
+    trainer = _trainer(
+        settings,
+        budget,
+        optimisation,
+        folder,
+        [journal, probes, ProgressLine(journal, probes), checkpoints],
+        start,
+    )
+    micro = settings.batch // settings.accumulate
+    sampler = StepSampler(
+        len(dataset),
+        micro,
+        seed=settings.seed,
+        start=start * settings.accumulate,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+    )
+    loader = make_loader(dataset, modality, sampler, workers=settings.workers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers is not the user's concern
+        trainer.fit(
+            module,
+            loader,
+            ckpt_path=folder / checkpoints.path.name if resume else None,
+            weights_only=True,
+        )
+    return not checkpoints.interrupted
+
+
+def _check(dataset: Dataset, settings: Settings) -> None:
+    """Refuse a batch that the data or the processes cannot fill."""
+    if len(dataset) < 2:
+        raise PolysenseError("one sample is not enough to learn from: give at least two")
+    if settings.batch > len(dataset):
+        raise PolysenseError(
+            f"a batch of {settings.batch} is larger than the data ({len(dataset)} samples);"
+            f" use batch-size {len(dataset)} or less"
+        )
+    if settings.batch % settings.accumulate:
+        raise PolysenseError(
+            f"a batch of {settings.batch} cannot be accumulated in {settings.accumulate} equal parts"
+        )
+
+
+def _precision(name: str) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    known: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]
+    known = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    if name not in known:
+        raise unknown("precision", name, known)
+    return known[name]
+
+
+def _trainer(
+    settings: Settings,
+    budget: Budget,
+    optimisation: Optimisation,
+    folder: Path,
+    callbacks: list[Callback],
+    start: int,
+) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    several = settings.devices not in (1, "1")
+    return L.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=_precision(settings.precision),
+        max_steps=budget.steps if budget.steps is not None else -1,
+        max_epochs=-1,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=optimisation.clip,
+        sync_batchnorm=several,
+        use_distributed_sampler=False,
+        logger=make_loggers(folder, settings.trackers, from_step=start),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        inference_mode=False,
+    )

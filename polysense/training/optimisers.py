@@ -1,0 +1,123 @@
+"""Optimisers from a recipe's plain values: AdamW, SGD and LARS, with warm-up and cosine per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from polysense.encoders.schedule import cosine
+from polysense.errors import unknown
+from polysense.methods.optimisation import Optimisation
+
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling: SGD whose step in each layer follows the norm of its weights.
+
+    Parameters in groups with ``adapt=False`` (biases, norms) take plain momentum steps. From
+    https://arxiv.org/abs/1708.03888, in the form that SimCLR, BYOL and Barlow Twins use.
+
+    >>> weight = nn.Parameter(torch.ones(2, 2))
+    >>> optimiser = LARS([weight], lr=1.0, trust=0.1, momentum=0.0)
+    >>> weight.sum().backward()
+    >>> optimiser.step()  # moves by lr * trust * |w| / |g|
+    >>> round(weight[0, 0].item(), 4)
+    0.9
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+        adapt: bool = True,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay,
+                "trust": trust,
+                "adapt": adapt,
+            },
+        )
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+        return loss
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        gradient = gradient.add(parameter, alpha=group["weight_decay"])
+        if group["adapt"]:
+            weight, slope = parameter.norm(), gradient.norm()
+            usable = (weight > 0) & (slope > 0)
+            ratio = torch.where(usable, group["trust"] * weight / slope, torch.ones_like(weight))
+            gradient = gradient * ratio
+        state = self.state[parameter]
+        velocity = state.setdefault("momentum", torch.zeros_like(parameter))
+        velocity.mul_(group["momentum"]).add_(gradient)
+        parameter.add_(velocity, alpha=-group["lr"])
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels with weight decay; biases, norms and other one-dimensional ones without."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trained if parameter.ndim > 1]
+    rest = [parameter for parameter in trained if parameter.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay, "decays": True},
+        {"params": rest, "weight_decay": 0.0, "decays": False},
+    ]
+
+
+def make_optimiser(module: nn.Module, how: Optimisation, batch: int) -> torch.optim.Optimizer:
+    """The optimiser that ``how`` describes, at its rate for this batch size.
+
+    Raises:
+        PolysenseError: for an unknown optimiser's name.
+    """
+    groups = [group for group in parameter_groups(module, how.weight_decay) if group["params"]]
+    rate = how.rate(batch)
+    if how.name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=how.betas)
+    if how.name == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=how.momentum)
+    if how.name == "lars":
+        adapted = [{**group, "adapt": group["decays"]} for group in groups]
+        return LARS(adapted, lr=rate, momentum=how.momentum)
+    raise unknown("optimiser", how.name, ["adamw", "sgd", "lars"])
+
+
+def apply_schedule(optimiser: torch.optim.Optimizer, how: Optimisation, batch: int, progress: float) -> float:
+    """Set rate and weight decay for a share of training; linear warm-up, then a cosine to zero."""
+    peak = how.rate(batch)
+    if progress < how.warmup:
+        rate = peak * progress / how.warmup
+    else:
+        rate = cosine(peak, 0.0, (progress - how.warmup) / max(1e-9, 1.0 - how.warmup))
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+        if group.get("decays") and how.final_weight_decay is not None:
+            group["weight_decay"] = cosine(how.weight_decay, how.final_weight_decay, progress)
+    return rate

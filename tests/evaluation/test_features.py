@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from polysense.errors import PolysenseError
+from polysense.evaluation import extract, extract_raw
+from polysense.modalities.base import View
+
+from .fakes import VectorModality, Vectors
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_features_come_in_the_order_of_the_dataset(batch_size: int) -> None:
+    data = torch.randn(23, 3)
+    sizes = []
+
+    def encode(view: View) -> torch.Tensor:
+        sizes.append(len(view.data))
+        return view.data + 1
+
+    features = extract(encode, VectorModality(), Vectors(data), batch_size=batch_size)
+    assert torch.equal(features, data + 1)
+    assert max(sizes) <= batch_size
+    assert torch.equal(extract_raw(VectorModality(), Vectors(data), batch_size=batch_size), 2 * data)
+
+
+def test_features_are_float32_without_gradients_and_usable_in_training() -> None:
+    model = nn.Linear(3, 2).to(torch.bfloat16)
+    features = extract(
+        lambda view: model(view.data.bfloat16()), VectorModality(), Vectors(torch.randn(5, 3)), progress=True
+    )
+    assert features.dtype == torch.float32
+    assert not features.requires_grad
+    assert not features.is_inference()
+
+
+def test_says_what_is_wrong() -> None:
+    with pytest.raises(PolysenseError, match=r"\[4, D\], not \[4, 3, 1\]; pool the tokens"):
+        extract(lambda view: view.data[..., None], VectorModality(), Vectors(torch.ones(4, 3)))
+    with pytest.raises(PolysenseError, match="dataset is empty"):
+        extract_raw(VectorModality(), Vectors(torch.ones(0, 3)))

@@ -1,0 +1,97 @@
+"""The table of recipes, its published values, and the rules that scale them."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from polysense.errors import PolysenseError
+from polysense.methods.optimisation import Optimisation
+from polysense.methods.recipes import find, recipes
+from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
+from tests.toys import RowEncoder
+
+PUBLISHED = {
+    "simclr": {"temperature": 0.1, "out": 128, "layers": 3},
+    "byol": {"momentum": 0.996, "hidden": 4096, "out": 256},
+    "vicreg": {"invariance": 25.0, "variance": 25.0, "covariance": 1.0, "hidden": 8192, "out": 8192},
+    "barlow_twins": {"off_diagonal": 0.0051, "hidden": 8192, "out": 8192},
+    "dino": {
+        "momentum": 0.996,
+        "prototypes": 65536,
+        "student_temperature": 0.1,
+        "teacher_temperature": 0.04,
+        "hidden": 2048,
+        "bottleneck": 256,
+    },
+    "mae": {"mask_ratio": 0.75, "normalise": True, "decoder_width": 512, "decoder_depth": 8},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_defaults(name: str) -> None:
+    published = find(name).published
+    assert {option: published[option] for option in PUBLISHED[name]} == PUBLISHED[name]
+
+
+def test_every_recipe_says_where_it_is_from_and_what_collapse_means() -> None:
+    for recipe in recipes().values():
+        assert recipe.paper.startswith("https://arxiv.org/abs/")
+        assert recipe.summary.endswith(".")
+        assert recipe.collapse
+        assert recipe.title
+
+
+def test_dino_asks_for_two_global_and_eight_local_crops() -> None:
+    views = find("dino").views
+    assert (views.globals_, views.locals_) == (2, 8)
+    assert views.options["image"]["scale"] == (0.4, 1.0)
+    assert views.options["image"]["local"]["scale"] == (0.05, 0.4)
+
+
+def test_unknown_method_and_option_name_the_nearest() -> None:
+    with pytest.raises(PolysenseError, match="unknown method 'simcler'; did you mean 'simclr'"):
+        find("simcler")
+    with pytest.raises(PolysenseError, match=r"unknown option of simclr 'temprature'; did you mean 'temperature'"):
+        find("simclr").options({"temprature": 1}, {})
+
+
+def test_what_the_user_gives_wins_over_what_a_rule_scales() -> None:
+    options = find("simclr").options({"hidden": 7}, {"hidden": 5, "out": 6})
+    assert (options["hidden"], options["out"]) == (7, 6)
+
+
+def test_widths_follow_the_encoder() -> None:
+    assert scaled_options(find("vicreg").published, Circumstances(dim=256)) == {"hidden": 1024, "out": 1024}
+    assert scaled_options(find("vicreg").published, Circumstances(dim=2048)) == {}
+
+
+def test_momentum_follows_the_length_of_training() -> None:
+    published = find("byol").published
+    assert scaled_options(published, Circumstances(dim=2048, steps=1000))["momentum"] == 0.99
+    assert "momentum" not in scaled_options(published, Circumstances(dim=2048, steps=100_000))
+    assert scaled_options(published, Circumstances(dim=2048, steps=None))["momentum"] == 0.99
+
+
+def test_prototypes_follow_the_data() -> None:
+    published = find("dino").published
+    assert scaled_options(published, Circumstances(dim=2048, samples=3822))["prototypes"] == 1024
+    assert "prototypes" not in scaled_options(published, Circumstances(dim=2048, samples=1_281_167))
+
+
+def test_lars_is_for_large_batches() -> None:
+    published = Optimisation("lars", lr=0.3, weight_decay=1e-4)
+    assert scaled_optimisation(published, Circumstances(batch=4096)) == published
+    small = scaled_optimisation(published, Circumstances(batch=64))
+    assert small.name == "adamw"
+    assert small.rate(64) == pytest.approx(0.001)
+
+
+def test_an_encoder_that_cannot_hide_is_refused_by_a_masked_method() -> None:
+    class Plain(RowEncoder):
+        pass
+
+    encoder = Plain(8)
+    encoder.trunk = nn.Linear(8, 32)
+    with pytest.raises(PolysenseError, match="the encoder Linear cannot hide tokens; choose a ViT"):
+        find("mae").build(encoder, "table")
