@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from polysense.deployment.folder import (
 from polysense.deployment.gallery import write_gallery
 from polysense.deployment.run import Run, build_encoder, load, without_download
 from polysense.encoders.base import Encoder
+from polysense.errors import PolysenseError
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.verdict import verdict
 from polysense.job import Job, Wanted, configure, describe_source, plan_views, read_dataset, reopen, source_of
@@ -32,8 +34,11 @@ from polysense.modalities.base import Dataset, Modality
 from polysense.report import write_report
 from polysense.training.checkpoints import read_checkpoint
 from polysense.training.fit import Settings
+from polysense.training.processes import is_first
 
 log = logging.getLogger("polysense")
+
+_CHOSEN = "POLYSENSE_RUN_FOLDER"
 
 
 def pretrain(
@@ -155,8 +160,9 @@ def pretrain(
             checkpoint_steps=checkpoint_steps,
         ),
     )
-    folder = Path(out) if out is not None else _free_folder(f"{recipe.name}-{wanted.encoder_name}")
-    open_folder(folder, overwrite=overwrite)
+    folder = _run_folder(out, f"{recipe.name}-{wanted.encoder_name}")
+    if is_first():
+        open_folder(folder, overwrite=overwrite)
     reading = {"label": label, "column": column, "max_bad": max_bad, "cache": str(cache) if cache else None}
     if isinstance(modality, str):
         maker = modality_class(modality)(size=size)
@@ -172,8 +178,9 @@ def pretrain(
         "judge": judge,
     }
     job = configure(folder, wanted, config, dataset, maker)
-    write_config(folder, job.config)
-    write_json(folder / ENVIRONMENT, environment(seed))
+    if is_first():
+        write_config(folder, job.config)
+        write_json(folder / ENVIRONMENT, environment(seed))
     return _finish(job, resume=False)
 
 
@@ -286,16 +293,14 @@ def _finish(job: Job, *, resume: bool) -> Run | None:
     if run is None:
         log.warning("stopped at a checkpoint; go on with: polysense resume %s", job.folder)
         return None
-    if job.config["judge"]:
+    if job.config["judge"] and is_first():
         _judge(run, job.untrained, job.dataset, Protocol.of(job.dataset))
         write_gallery(run, job.dataset)
         write_report(job.folder)
     return run
 
 
-def _judge(
-    run: Run, untrained: Encoder | None, dataset: Dataset, protocol: Protocol
-) -> dict[str, Any]:
+def _judge(run: Run, untrained: Encoder | None, dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
     """Judge a run beside its untrained self and the raw input, and keep the verdict in its folder.
 
     An encoder with a name is drawn again from the run's seed; of a module that was handed over only
@@ -311,8 +316,17 @@ def _judge(
     return content
 
 
-def _free_folder(name: str) -> Path:
+def _run_folder(out: str | Path | None, name: str) -> Path:
+    """The folder that was asked for, or the first free number under ``runs/``, the same in all processes."""
+    if out is not None:
+        return Path(out)
+    if not is_first():
+        if _CHOSEN not in os.environ:
+            raise PolysenseError("several processes need to agree on one run folder: give it, as out")
+        return Path(os.environ[_CHOSEN])
     number = 1
-    while (folder := Path("runs") / f"{name}-{number}").exists():
+    while (Path("runs") / f"{name}-{number}").exists():
         number += 1
+    folder = Path("runs") / f"{name}-{number}"
+    os.environ[_CHOSEN] = str(folder)  # the processes that Lightning starts inherit it
     return folder

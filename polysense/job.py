@@ -27,6 +27,7 @@ from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled
 from polysense.modalities.base import Dataset, Modality, ViewPlan
 from polysense.training.budget import Budget
 from polysense.training.fit import Settings, fit
+from polysense.training.processes import is_first
 
 log = logging.getLogger("polysense")
 
@@ -71,7 +72,8 @@ class Job:
             return None
         tower = self._kept(method)
         about = {"format": "pt", "method": self.recipe.name, "encoder": str(self.config["encoder"]["name"])}
-        write_weights(self.folder, tower.state_dict(), about=about)
+        if is_first():
+            write_weights(self.folder, tower.state_dict(), about=about)
         return Run(tower, self.modality, self.folder, self.config).eval()
 
     def _kept(self, method: Method) -> Encoder:

@@ -38,7 +38,8 @@ class Run(nn.Module):
     def forward(self, view: View) -> Tensor:
         """The pooled embedding ``[B, D]`` of a view."""
         encoded: Encoded = self.encoder(view.data)
-        return encoded.pooled
+        pooled: Tensor = encoded.pooled
+        return pooled
 
     @torch.no_grad()
     def embed(self, items: Any, *, batch_size: int = 256) -> Tensor:

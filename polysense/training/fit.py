@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from polysense.errors import PolysenseError, unknown
@@ -89,6 +90,10 @@ def fit(
         start,
     )
     micro = settings.batch // settings.accumulate
+    if micro % trainer.world_size:
+        raise PolysenseError(
+            f"a batch of {micro} cannot be shared by {trainer.world_size} processes; choose a multiple"
+        )
     sampler = StepSampler(
         len(dataset),
         micro,
@@ -141,7 +146,6 @@ def _trainer(
     start: int,
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    several = settings.devices not in (1, "1")
     return L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -150,7 +154,7 @@ def _trainer(
         max_epochs=-1,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=optimisation.clip,
-        sync_batchnorm=several,
+        sync_batchnorm=torch.cuda.is_available(),  # has no implementation for processors
         use_distributed_sampler=False,
         logger=make_loggers(folder, settings.trackers, from_step=start),
         callbacks=callbacks,

@@ -12,8 +12,8 @@ from torch import Tensor
 from polysense.errors import PolysenseError
 from polysense.modalities.vision import colour, geometry
 
-PART_VALUES = 2**19
-"""On a processor a batch is worked through in parts of about this many numbers, to keep its memory small."""
+PART_VALUES = 2**20
+"""On a processor a batch is worked through in parts of about this many numbers, to stay in its cache."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,11 @@ class RandomView:
         """
         draw = self.draw(size, pixels.shape[1])
         mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
-        out = torch.empty(*pixels.shape[:2], self.size, self.size, device=pixels.device)
-        for part in self._parts(out):
-            torch.div(self.apply(pixels[part], draw[part]).sub_(mean), std, out=out[part])
-        return out
+        views = geometry.crop_resize(pixels, draw.boxes, self.size, draw.flip, draw.vertical_flip)
+        for part in self._parts(views):
+            self._change(views[part], draw[part])
+            views[part].sub_(mean).div_(std)
+        return views
 
     def draw(self, size: Tensor, channels: int) -> Draw:
         """The random numbers for pictures of ``size`` ``[B, 2]`` (height, width)."""
@@ -172,13 +173,12 @@ class RandomView:
             dropped=torch.where(happens(asked.channel_drop), uniform(0, channels).long(), -1),
         )
 
-    def apply(self, pixels: Tensor, draw: Draw) -> Tensor:
-        """The view with given random numbers, ``[B, C, size, size]`` in [0, 1], not yet normalised."""
-        view = geometry.crop_resize(pixels, draw.boxes, self.size, draw.flip, draw.vertical_flip)
+    def _change(self, views: Tensor, draw: Draw) -> None:
+        """All that follows the crop, in place: fresh memory costs more here than arithmetic does."""
         if self.settings.rotation:
-            view = geometry.rotate(view, draw.degrees)
+            views.copy_(geometry.rotate(views, draw.degrees))
         if self.settings.jitter:
-            view = colour.jitter(view, draw.factors, draw.order)
+            colour.jitter_(views, draw.factors, draw.order)
         for chosen, change, parameters in (
             (draw.grey, colour.to_grey, ()),
             (draw.sigma > 0, colour.blur, (draw.sigma,)),
@@ -187,10 +187,9 @@ class RandomView:
         ):
             rows = chosen.nonzero().squeeze(1)
             if len(rows):
-                view[rows] = change(view.index_select(0, rows), *(each[rows] for each in parameters))
-        return view
+                views[rows] = change(views.index_select(0, rows), *(each[rows] for each in parameters))
 
-    def _parts(self, out: Tensor) -> list[slice]:
-        count = math.ceil(out.numel() / PART_VALUES) if out.device.type == "cpu" else 1
-        step = math.ceil(len(out) / count)
-        return [slice(start, start + step) for start in range(0, len(out), step)]
+    def _parts(self, views: Tensor) -> list[slice]:
+        count = math.ceil(views.numel() / PART_VALUES) if views.device.type == "cpu" else 1
+        step = math.ceil(len(views) / count)
+        return [slice(start, start + step) for start in range(0, len(views), step)]

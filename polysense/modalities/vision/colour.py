@@ -1,8 +1,8 @@
 """What pixels look like: colour jitter, grey, blur, solarisation, channel drop, on whole batches.
 
-Pictures are ``[B, C, H, W]`` floats in [0, 1]; each has its own parameters, ``[B]``. All functions
-return new tensors. What needs red, green and blue (saturation, hue, grey) leaves pictures of another
-number of channels as they are.
+Pictures are ``[B, C, H, W]`` floats in [0, 1]; each has its own parameters, ``[B]``. Functions return
+new tensors unless their name ends in an underscore. What needs red, green and blue (saturation, hue,
+grey) leaves pictures of another number of channels as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601 as torchvision rounds it
 
-BLUR_VALUES = 2**17
+BLUR_VALUES = 2**18
 """On a processor about so many numbers are blurred together: they stay in its cache."""
 
 
@@ -40,11 +40,11 @@ def to_grey(pictures: Tensor) -> Tensor:
     >>> to_grey(torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1)).flatten().tolist()
     [0.298..., 0.298..., 0.298...]
     """
-    return luminance(pictures).expand_as(pictures).clone() if pictures.shape[1] == 3 else pictures
+    return luminance(pictures).expand_as(pictures) if pictures.shape[1] == 3 else pictures
 
 
-def jitter(pictures: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Change brightness, contrast, saturation and hue, each picture in an order of its own.
+def jitter_(pictures: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue in place, each picture in an order of its own.
 
     The same as torchvision's ``ColorJitter`` with the same factors and order: values are clamped to
     [0, 1] after each step, contrast is about the mean luminance at that step, hue is shifted in HSV.
@@ -55,10 +55,9 @@ def jitter(pictures: Tensor, factors: Tensor, order: Tensor) -> Tensor:
         order: ``[B, 4]``, a permutation of 0 to 3 in each row: which of the four comes first, second, ….
 
     >>> half = torch.tensor([[0.5, 1.0, 1.0, 0.0]])
-    >>> jitter(torch.ones(1, 3, 1, 1), half, torch.tensor([[0, 1, 2, 3]])).flatten().tolist()
+    >>> jitter_(torch.ones(1, 3, 1, 1), half, torch.tensor([[0, 1, 2, 3]])).flatten().tolist()
     [0.5, 0.5, 0.5]
     """
-    pictures = pictures.clone()
     turn = (order == HUE) & (factors[:, HUE:] != 0)
     for step, turns in zip(order.unbind(1), turn.unbind(1), strict=True):
         _blend(pictures, step, factors)
@@ -110,10 +109,11 @@ def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     tensor([1.])
     """
     # Pictures of like blur are worked on together, so that none pays for a wider kernel than it needs.
-    rows = sigma.argsort()
-    together = max(1, BLUR_VALUES // pictures[0].numel()) if pictures.device.type == "cpu" else len(rows)
-    blurred = [_blur_alike(pictures[some], sigma[some]) for some in rows.split(together)]
-    return torch.cat(blurred).index_select(0, rows.argsort())
+    together = max(1, BLUR_VALUES // pictures[0].numel()) if pictures.device.type == "cpu" else len(sigma)
+    blurred = torch.empty_like(pictures)
+    for rows in sigma.argsort().split(together):
+        blurred[rows] = _blur_alike(pictures.index_select(0, rows), sigma[rows])
+    return blurred
 
 
 def _blur_alike(pictures: Tensor, sigma: Tensor) -> Tensor:

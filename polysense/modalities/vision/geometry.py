@@ -18,7 +18,7 @@ TRIES = 10
 MATRIX_SIDE = 64
 """On a processor, canvases up to this side are resized by matrices, larger ones picture by picture."""
 
-MATRIX_VALUES = 2**18
+MATRIX_VALUES = 2**19
 """On a processor about so many numbers are resized together: they stay in its cache."""
 
 
@@ -109,41 +109,40 @@ def _resize_by_matrices(pixels: Tensor, boxes: Tensor, out: int, flip: Tensor, u
     count, channels, side, _ = pixels.shape
     together = max(1, MATRIX_VALUES // (channels * side**2)) if pixels.device.type == "cpu" else count
     mirrored = torch.stack([upend, flip], 1)
+    totals = boxes.new_tensor([[[[white_level(pixels)]], [[1.0]]]], dtype=torch.float32)
     resized = torch.empty(count, channels, out, out, device=pixels.device)
     parts = (part.split(together) for part in (pixels, boxes.to(torch.float32), mirrored, resized))
     for some, box, reverse, result in zip(*parts, strict=True):
-        rows, columns = _interpolation(box[:, :2], box[:, 2:], out, side, reverse).unbind(1)
+        weights = _interpolation(box[:, :2], box[:, 2:], out, side, reverse)
+        rows, columns = weights.div_(weights.sum(3, keepdim=True) * totals).unbind(1)
         narrow = some.to(torch.float32).reshape(len(some), channels * side, side) @ columns.transpose(1, 2)
-        narrow = narrow.reshape(len(some), channels, side, out)
-        torch.matmul((rows / white_level(pixels))[:, None], narrow, out=result)
+        torch.matmul(rows[:, None], narrow.reshape(len(some), channels, side, out), out=result)
     return resized
 
 
 def _interpolation(start: Tensor, length: Tensor, out: int, side: int, reverse: Tensor) -> Tensor:
-    """``[B, 2]`` spans to ``[B, 2, out, S]``: what each of ``out`` new pixels takes of the old."""
+    """``[B, 2]`` spans to ``[B, 2, out, S]``: how near each of ``out`` new pixels is to the old, or 0."""
     start, length, reverse = start[:, :, None], length[:, :, None], reverse[:, :, None]
     new = torch.arange(out, device=start.device) + 0.5
     old = torch.arange(side, device=start.device) + 0.5
+    old = old.where((old > start) & (old < start + length), math.inf)
     step = length / out
     centre = start + torch.where(reverse, length - new * step, new * step)
     narrowing = 1 / step.clamp_min(1)
-    inside = ((old > start) & (old < start + length)).to(torch.float32)
     distance = (old * narrowing)[:, :, None] - (centre * narrowing)[:, :, :, None]
-    weight = distance.abs_().neg_().add_(1).relu_().mul_(inside[:, :, None])
-    return weight.div_(weight.sum(3, keepdim=True))
+    return distance.abs_().neg_().add_(1).relu_()
 
 
 def _resize_one_by_one(pixels: Tensor, boxes: Tensor, out: int, flip: Tensor, upend: Tensor) -> Tensor:
-    resized = []
-    for picture, (top, left, height, width) in zip(pixels, boxes.tolist(), strict=True):
+    resized = torch.empty(len(pixels), pixels.shape[1], out, out, device=pixels.device)
+    chosen = zip(pixels, boxes.tolist(), flip.tolist(), upend.tolist(), resized, strict=True)
+    for picture, (top, left, height, width), flipped, upended, result in chosen:
         box = picture[None, :, top : top + height, left : left + width]
         box = box if box.dtype == torch.uint8 else box.to(torch.float32)
-        resized.append(F.interpolate(box, (out, out), mode="bilinear", antialias=True))
-    batch = torch.cat(resized)
-    for chosen, axis in ((flip, 3), (upend, 2)):
-        if chosen.any():
-            batch[chosen] = batch[chosen].flip(axis)
-    return batch.to(torch.float32).div_(white_level(pixels))
+        small = F.interpolate(box, (out, out), mode="bilinear", antialias=True)
+        axes = [axis for axis, mirrored in ((2, upended), (3, flipped)) if mirrored]
+        torch.div(small.flip(axes) if axes else small, white_level(pixels), out=result[None])
+    return resized
 
 
 def white_level(pixels: Tensor) -> float:
