@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import logging
 import re
@@ -15,29 +16,35 @@ import jsonargparse
 
 from polysense.errors import PolysenseError, unknown
 
+Command = Callable[..., int | None]
+
+COMMANDS = {
+    "pretrain": "pretrain an encoder on your data without labels",
+    "resume": "go on with a run that was stopped or killed",
+    "evaluate": "probe a run's encoder beside the untrained one and the raw input",
+    "embed": "write embeddings with the names of their samples",
+    "report": "write a run's report.html anew",
+    "methods": "list the methods, or show one with its defaults",
+    "encoders": "list the encoders that have a name",
+    "data": "list the data sets that come with the package",
+}
+"""Every command with a line on it; the functions stand in :mod:`polysense.commands`."""
+
+_LISTS = ("methods", "encoders", "data")
 _OPTION = re.compile(r"--[a-z][a-z_]*")
+_PLAIN = (str, int, float, bool, type(None))
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """Options with dashes, flags without a value, and one sentence for what does not fit."""
+    """Options with dashes, and one sentence for what does not fit."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        options = [
-            name for action in self._actions for name in action.option_strings if name.startswith("--")
-        ]
-        if stray := re.search(r"[Uu]nrecognized arguments: (--[\w.-]+)", message):
-            raise unknown("option", stray[1].replace("_", "-"), [name.replace("_", "-") for name in options])
-        short = " ".join(message.split())
-        raise PolysenseError(_dashed(short) + f"; see {self.prog.split(' [')[0]} --help")
+        raise PolysenseError(f"{_dashed(' '.join(message.split()))}; see {self.prog} --help")
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The help with dashes in the options' names."""
         return _dashed(super().format_help(*args, **kwargs))
-
-
-def _dashed(text: str) -> str:
-    return _OPTION.sub(lambda option: option[0].replace("_", "-"), text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,66 +55,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("polysense").setLevel(logging.INFO)
     try:
-        parser, commands = _parser(given)
-        chosen = parser.parse_args(_rewritten(given, commands))
-        name = chosen.subcommand
-        values = chosen[name].as_dict()
-        values.pop("config", None)
-        result = commands[name](**values)
-        return result if isinstance(result, int) else 0
+        return _run(given)
     except PolysenseError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def _parser(given: Sequence[str]) -> tuple[Parser, dict[str, Callable[..., Any]]]:
-    from polysense import commands
+def _run(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if given[0] == "--version":
+        print(f"polysense {importlib.import_module('polysense').__version__}")
+        return 0
+    name = given[0]
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    module = "polysense.listing" if name in _LISTS else "polysense.commands"
+    function: Command = getattr(importlib.import_module(module), name)
+    values = _parser(name, function).parse_args(_rewritten(given[1:], function)).as_dict()
+    values.pop("config", None)
+    return function(**values) or 0
 
-    parser = Parser(
-        prog="polysense",
-        description="Self-supervised learning across modalities. Each command has --help with examples;"
-        " --debug shows the traceback of an error.",
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: polysense COMMAND ...",
+            "",
+            "Self-supervised learning across modalities.",
+            "",
+            *lines,
+            "",
+            "polysense COMMAND --help shows a command's options; --debug shows the traceback of an error.",
+        ]
     )
-    from polysense import __version__
-
-    parser.add_argument("--version", action="version", version=f"polysense {__version__}")
-    choice = parser.add_subcommands(required=True, metavar="COMMAND")
-    table = commands.table()
-    known = {word for word in given if not word.startswith("-")}
-    if given and not given[0].startswith("-") and given[0] not in table:
-        raise unknown("command", given[0], table)
-    for name, function in table.items():
-        inner = Parser(description=_description(function), formatter_class=jsonargparse.DefaultHelpFormatter)
-        if name in known:  # only the chosen command's signature is resolved: that keeps the others' cost away
-            inner.add_argument("--config", action="config", help="a YAML file with the same options")
-            inner.add_function_arguments(_for_shell(function), as_positional=True)
-        choice.add_subcommand(name, inner, help=(inspect.getdoc(function) or "").splitlines()[0])
-    return parser, table
 
 
-def _description(function: Callable[..., Any]) -> str:
-    """A command's first lines and its shell examples."""
+def _parser(name: str, function: Command) -> Parser:
+    jsonargparse.set_parsing_settings(parse_optionals_as_positionals=True)
     text = inspect.getdoc(function) or ""
-    examples = re.findall(r"^\s*(\$ polysense .*)$", text, re.MULTILINE)
-    return text.splitlines()[0] + ("  Examples:  " + "   ".join(examples) if examples else "")
+    examples = re.findall(r"^\s*\$ (polysense .*)$", text, re.MULTILINE)
+    parser = Parser(
+        prog=f"polysense {name}",
+        description=text.splitlines()[0] + (f" Examples: {'; '.join(examples)}" if examples else ""),
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with the same options")
+    parser.add_function_arguments(_for_shell(function), as_positional=True)
+    return parser
 
 
-def _for_shell(function: Callable[..., Any]) -> Callable[..., Any]:
+def _for_shell(function: Command) -> Command:
     """The function without parameters that only take Python objects, the others narrowed to plain types."""
     hints = typing.get_type_hints(function)
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
-        plain = _plain_type(hints[parameter.name])
+        plain = _plain_type(hints[parameter.name], required=parameter.default is parameter.empty)
         if plain is not None:
             parameters.append(parameter.replace(annotation=plain))
 
     @functools.wraps(function)
-    def narrowed(*args: Any, **kwargs: Any) -> Any:
+    def narrowed(*args: Any, **kwargs: Any) -> int | None:
         return function(*args, **kwargs)
 
     narrowed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -115,14 +130,11 @@ def _for_shell(function: Callable[..., Any]) -> Callable[..., Any]:
     return narrowed
 
 
-_PLAIN = (str, int, float, bool, type(None))
-
-
-def _plain_type(hint: Any) -> Any:
+def _plain_type(hint: Any, *, required: bool) -> Any:
     """What of a type can be written on a command line; None when nothing can."""
     if hint is Any:
-        return str | None
-    if typing.get_origin(hint) in (dict, Sequence) or typing.get_origin(hint) is list:
+        return str if required else str | None
+    if typing.get_origin(hint) in (dict, list, Sequence):
         return hint
     choices = typing.get_args(hint) or (hint,)
     plain = [choice for choice in choices if choice in _PLAIN or typing.get_origin(choice) in (dict, list)]
@@ -131,23 +143,29 @@ def _plain_type(hint: Any) -> Any:
     return functools.reduce(lambda one, other: one | other, plain)
 
 
-def _rewritten(given: Sequence[str], commands: dict[str, Callable[..., Any]]) -> list[str]:
+def _rewritten(given: Sequence[str], function: Command) -> list[str]:
     """Dashes to underscores in option names, and "true" behind flags that stand alone."""
+    hints = typing.get_type_hints(function)
+    known = [*inspect.signature(function).parameters, "config", "print_config", "help"]
     words: list[str] = []
-    function = commands.get(given[0]) if given else None
-    hints = typing.get_type_hints(function) if function is not None else {}
     for place, word in enumerate(given):
         if not word.startswith("--"):
             words.append(word)
             continue
-        name, equals, value = word.partition("=")
-        first, dot, rest = name[2:].partition(".")
-        first = first.replace("-", "_")
+        name, equals, value = word[2:].partition("=")
+        first, dot, rest = name.partition(".")
+        first = first.replace("-", "_").removesuffix("+")
+        if first not in known:
+            raise unknown("option", _dashed(f"--{first}"), [_dashed(f"--{option}") for option in known])
         words.append(f"--{first}{dot}{rest}{equals}{value}")
-        following = given[place + 1] if place + 1 < len(given) else "--"
+        following = given[place + 1] if place + 1 < len(given) else ""
         if hints.get(first) is bool and not equals and following not in ("true", "false"):
             words.append("true")
     return words
+
+
+def _dashed(text: str) -> str:
+    return _OPTION.sub(lambda option: option[0].replace("_", "-"), text)
 
 
 if __name__ == "__main__":

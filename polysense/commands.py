@@ -1,62 +1,43 @@
-"""What each command prints. The work is done by the functions of the front door."""
+"""The commands that work on runs: the front door's functions, and what a person is told afterwards."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from polysense import front
+from polysense.deployment.folder import EVALUATION
+from polysense.deployment.run import Run
 from polysense.report import write_report
+
+STOPPED = 143
+"""The exit code of a run that a SIGTERM stopped at a checkpoint."""
 
 console = Console()
 
 
-def table() -> dict[str, Callable[..., Any]]:
-    """Every command by its name."""
-    return {
-        "pretrain": pretrain,
-        "resume": resume,
-        "evaluate": evaluate,
-        "embed": embed,
-        "report": report,
-        "methods": methods,
-        "encoders": encoders,
-        "data": data,
-    }
-
-
 @functools.wraps(front.pretrain)
 def pretrain(*args: Any, **kwargs: Any) -> int:
-    run = front.pretrain(*args, **kwargs)
-    if run is None:
-        return 143
-    _tell(run.path)
-    return 0
+    return _tell(front.pretrain(*args, **kwargs))
 
 
 @functools.wraps(front.resume)
 def resume(*args: Any, **kwargs: Any) -> int:
-    run = front.resume(*args, **kwargs)
-    if run is None:
-        return 143
-    _tell(run.path)
-    return 0
+    return _tell(front.resume(*args, **kwargs))
 
 
 @functools.wraps(front.evaluate)
 def evaluate(*args: Any, **kwargs: Any) -> None:
-    content = front.evaluate(*args, **kwargs)
-    _print_verdict(content)
+    _print_verdict(front.evaluate(*args, **kwargs))
 
 
 @functools.wraps(front.embed)
 def embed(*args: Any, **kwargs: Any) -> None:
-    console.print(f"wrote {front.embed(*args, **kwargs)}", highlight=False)
+    _line(f"wrote {front.embed(*args, **kwargs)}")
 
 
 def report(run: str) -> None:
@@ -67,103 +48,27 @@ def report(run: str) -> None:
 
     $ polysense report runs/demo
     """
-    console.print(f"wrote {write_report(Path(run))}", highlight=False)
+    _line(f"wrote {write_report(Path(run))}")
 
 
-def methods(name: str | None = None) -> None:
-    """List the methods, or show one with its published defaults and what becomes of them here.
-
-    Args:
-        name: a method's name.
-
-    $ polysense methods    $ polysense methods simclr
-    """
-    from polysense.methods.recipes import find, recipes
-
-    if name is not None:
-        _print_recipe(find(name))
-        return
-    shown = Table("method", "family", "encoders", "what it does", "paper")
-    for recipe in recipes().values():
-        shown.add_row(recipe.name, recipe.family, recipe.encoders, recipe.summary, recipe.paper)
-    console.print(shown)
-
-
-def encoders() -> None:
-    """List the encoders that can be built by name.
-
-    $ polysense encoders
-    """
-    from polysense.encoders.vision import list_encoders
-
-    shown = Table("encoder", "what it is")
-    for name, line in list_encoders():
-        shown.add_row(name, line)
-    console.print(shown)
-
-
-def data() -> None:
-    """List the data sets that come with the package.
-
-    $ polysense data
-    """
-    from polysense.modalities.builtin import BUILTINS
-
-    shown = Table("data", "modality", "samples", "what it is", "licence")
-    for name, builtin in BUILTINS.items():
-        shown.add_row(
-            f"builtin:{name}", builtin.modality, f"{builtin.rows:,}", builtin.description, builtin.licence
-        )
-    console.print(shown)
-
-
-def _print_recipe(recipe: Any) -> None:
-    from polysense.methods.scaling import (
-        OPTIMISER_RULE,
-        RULES,
-        Circumstances,
-        scaled_optimisation,
-        scaled_options,
-    )
-
-    here = Circumstances()
-    console.print(
-        f"[bold]{recipe.name}[/bold]  {recipe.title}\n{recipe.paper}\n{recipe.summary}", highlight=False
-    )
-    console.print(f"family: {recipe.family}; encoders: {recipe.encoders}", highlight=False)
-    scaled = scaled_options(recipe.published, here)
-    where = f"batch {here.batch}, {here.samples:,} samples, width {here.dim}"
-    shown = Table("option", "published", f"at {where}", "rule")
-    for option, value in recipe.published.items():
-        rule = RULES[option].words if option in RULES else "as published"
-        shown.add_row(option, str(value), str(scaled.get(option, value)), rule)
-    published, now = recipe.optimisation, scaled_optimisation(recipe.optimisation, here)
-    shown.add_row(
-        "optimiser", published.name, now.name, OPTIMISER_RULE if now != published else "as published"
-    )
-    shown.add_row(
-        "lr", f"{published.lr} x batch/{published.per}", f"{now.rate(here.batch):.4g}", "linear in the batch"
-    )
-    shown.add_row("weight decay", str(published.weight_decay), str(now.weight_decay), "")
-    shown.add_row("warm-up", f"{published.warmup:.0%}", f"{now.warmup:.0%}", "of training")
-    console.print(shown)
-
-
-def _tell(folder: Path) -> None:
-    """The verdict and where the report lies."""
-    import json
-
-    verdict = folder / "evaluation.json"
-    if verdict.exists():
+def _tell(run: Run | None) -> int:
+    """The verdict, and where the run and its report lie."""
+    if run is None:
+        return STOPPED
+    if (verdict := run.path / EVALUATION).exists():
         _print_verdict(json.loads(verdict.read_text(encoding="utf-8")))
-        console.print(f"report: {(folder / 'report.html').resolve()}", highlight=False, soft_wrap=True)
-    console.print(f"run: {folder}", highlight=False)
+        _line(f"report: {(run.path / 'report.html').resolve()}")
+    _line(f"run:    {run.path.resolve()}")
+    return 0
 
 
 def _print_verdict(content: dict[str, Any]) -> None:
-    from polysense.evaluation.judge import Judgement
-    from polysense.evaluation.judge import table as judgement_table
+    from polysense.evaluation.judge import Judgement, table
 
-    console.print(judgement_table(Judgement(content["results"], content["intervals"], content["notes"])))
+    console.print(table(Judgement(content["results"], content["intervals"], content["notes"])))
     for note in content["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        _line(f"note: {note}")
+
+
+def _line(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

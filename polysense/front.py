@@ -128,7 +128,7 @@ def pretrain(
         >>> pictures = np.random.default_rng(0).integers(0, 255, (64, 32, 32, 3), dtype=np.uint8)
         >>> run = pretrain(pictures, out=tempfile.mkdtemp(), batch_size=16, steps=2, judge=False)
         >>> run.embed(pictures[0]).shape
-        torch.Size([1, 256])
+        torch.Size([1, 1024])
     """
     recipe = find(method)
     recipe.options(options or {}, {})  # an unknown option is told before any data are read

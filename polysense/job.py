@@ -188,7 +188,7 @@ def configure(
         "seed": wanted.settings.seed,
     }
     tower = build_encoder(config, modality, wanted.encoder if isinstance(wanted.encoder, nn.Module) else None)
-    here = Circumstances(batch, len(dataset), tower.dim, budget.steps)
+    here = Circumstances(batch, len(dataset), budget.steps)
     config["options"] = recipe.options(wanted.options, scaled_options(recipe.published, here))
     optimisation = scaled_optimisation(recipe.optimisation, here)
     changed = {name: value for name, value in wanted.optimisation.items() if value is not None}

@@ -60,7 +60,8 @@ class Run(nn.Module):
     def _encode(self, items: Sequence[Any]) -> Tensor:
         with eval_mode(self):
             batch = self.modality.batch(items).to(self.device)
-            return self(self.modality.plain(batch)).float().cpu()
+            embedded: Tensor = self(self.modality.plain(batch))
+        return embedded.float().cpu()
 
     @torch.no_grad()
     def stream(self, dataset: Dataset, *, batch_size: int = 256) -> Iterator[tuple[range, Tensor]]:

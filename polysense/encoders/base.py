@@ -15,7 +15,7 @@ from polysense.errors import PolysenseError
 class Encoded:
     """What an encoder made of one view.
 
-    ``pooled``: ``[B, D]``. ``tokens``: ``[B, T, D]`` patches, frames, words or columns; under a mask
+    ``pooled``: ``[B, D]``. ``tokens``: ``[B, T, E]`` patches, frames, words or columns; under a mask
     that drops tokens only the visible ones, in their order. ``grid``: how all tokens lie, ``(h, w)``
     or ``(t,)``, None where they have no place. ``mask``: the ``[B, T]`` mask the encoder honoured,
     True where hidden.
@@ -53,7 +53,7 @@ class Encoded:
 class Encoder(nn.Module):
     """A tower: data of one modality in, :class:`Encoded` out.
 
-    Subclasses set ``dim`` (the width of ``pooled`` and of each token) and implement ``forward``.
+    Subclasses set ``dim`` (the width of ``pooled``) and implement ``forward``.
     ``trunk`` is the model as its own library knows it, so that its ``state_dict`` goes back there
     under the same key names.
     """

@@ -9,7 +9,7 @@ from torch import nn
 
 from polysense.encoders import module, timm_models, torchvision_models, vit
 from polysense.encoders.base import Encoder
-from polysense.encoders.convnet import SmallConvNet
+from polysense.encoders.convnet import SmallConvEncoder, SmallConvNet
 from polysense.errors import PolysenseError, unknown
 
 
@@ -23,17 +23,17 @@ def build(
 ) -> Encoder:
     """Build an encoder for pictures ``[B, channels, size, size]``.
 
-    ``spec`` is a name: "small" (a conv net for CPUs; options ``widths``, ``strides``), "vit_nano",
-    "vit_micro", "vit", "vit_small", "vit_base" (options ``width``, ``depth``, ``heads``, ``patch``), any
-    model of timm ("resnet18", "timm/convnext_atto") or of torchvision ("torchvision/swin_t"), each
-    with its own library's options. Or it is your own ``nn.Module``.
+    ``spec`` is a name: "small" (a conv net for CPUs; options ``widths``, ``strides``,
+    ``pool``), "vit_nano", "vit_micro", "vit", "vit_small", "vit_base" (options ``width``, ``depth``,
+    ``heads``, ``patch``), any model of timm ("resnet18", "timm/convnext_atto") or of torchvision
+    ("torchvision/swin_t"), each with its own library's options. Or it is your own ``nn.Module``.
 
     ResNets of up to 64 pixels get the 3×3 stem without max-pool, unless pretrained; ``small_stem``
     forces it or forbids it. Raises ``PolysenseError`` for unknown names and options, sizes that do
     not fit, and pretrained weights that cannot be had.
 
     >>> build("small", channels=1, size=28).dim
-    256
+    1024
     >>> build("resnt18")
     Traceback (most recent call last):
     ...
@@ -58,9 +58,9 @@ def list_encoders() -> list[tuple[str, str]]:
     """What :func:`build` can build: names with a line on each, the own ones first.
 
     >>> list_encoders()[0]
-    ('small', 'conv net of 6 layers for CPUs and small pictures, 256 wide')
+    ('small', 'conv net of 4 layers for CPUs and small pictures, 1,024 wide')
     """
-    rows = [("small", "conv net of 6 layers for CPUs and small pictures, 256 wide")]
+    rows = [("small", "conv net of 4 layers for CPUs and small pictures, 1,024 wide")]
     for name, shape in vit.SIZES.items():
         rows.append(
             (name, "ViT of width {width}, depth {depth}, {heads} heads; can hide tokens".format(**shape))
@@ -99,8 +99,8 @@ def _named(spec: str, channels: int, size: int | None, pretrained: bool, options
             )
         if spec in vit.SIZES:
             return vit.build(spec, channels=channels, size=size, **options)
-        trunk = SmallConvNet(channels, **options)
-        return module.ModuleEncoder(trunk, trunk.dim)
+        pool = options.pop("pool", 4)
+        return SmallConvEncoder(SmallConvNet(channels, **options), pool=pool)
     library, name = _locate(spec)
     build_from = timm_models.build if library == "timm" else torchvision_models.build
     return build_from(name, channels=channels, size=size, pretrained=pretrained, **options)

@@ -15,6 +15,7 @@ from typing import Any
 from polysense.methods.optimisation import Optimisation
 
 LARGE_BATCH = 1024
+MANY_SAMPLES = 100_000
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class Circumstances:
 
     batch: int = 256
     samples: int = 4096
-    dim: int = 256
     steps: int | None = None
 
 
@@ -36,7 +36,7 @@ class Rule:
 
 
 def _width(published: int, here: Circumstances) -> int:
-    return min(published, 4 * here.dim)
+    return published if here.samples >= MANY_SAMPLES else min(published, 512)
 
 
 def _prototypes(published: int, here: Circumstances) -> int:
@@ -50,8 +50,8 @@ def _momentum(published: float, here: Circumstances) -> float:
 
 
 RULES: dict[str, Rule] = {
-    "hidden": Rule("at most 4 x the encoder's width", _width),
-    "out": Rule("at most 4 x the encoder's width", _width),
+    "hidden": Rule(f"at most 512 below {MANY_SAMPLES:,} samples", _width),
+    "out": Rule(f"at most 512 below {MANY_SAMPLES:,} samples", _width),
     "prototypes": Rule("the largest power of two up to half the number of samples", _prototypes),
     "momentum": Rule(
         "the teacher remembers a tenth of training: 1 - 10/steps; 0.99 under a time budget", _momentum
@@ -67,8 +67,8 @@ OPTIMISER_RULE = (
 def scaled_options(published: dict[str, Any], here: Circumstances) -> dict[str, Any]:
     """The options that a rule changes here.
 
-    >>> scaled_options({"hidden": 2048, "temperature": 0.1}, Circumstances(dim=256))
-    {'hidden': 1024}
+    >>> scaled_options({"hidden": 2048, "temperature": 0.1}, Circumstances(samples=4000))
+    {'hidden': 512}
     """
     scaled = {name: RULES[name].apply(value, here) for name, value in published.items() if name in RULES}
     return {name: value for name, value in scaled.items() if value != published[name]}

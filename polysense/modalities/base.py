@@ -88,8 +88,8 @@ class Dataset(Protocol):
     file name, a row name) always, and any label columns. ``label`` names the column that holds the
     class, ``identity`` the column whose equal values mark samples of the same thing; either may be
     None. ``evaluation`` is how results on the data are measured, where there is an agreed way, as plain
-    values of :class:`~polysense.evaluation.protocol.Protocol`. ``__getitems__`` fetches many samples at once in whatever form the modality's ``collate``
-    takes.
+    values of :class:`~polysense.evaluation.protocol.Protocol`. ``__getitems__`` fetches many samples at
+    once in whatever form the modality's ``collate`` takes.
     """
 
     table: pd.DataFrame

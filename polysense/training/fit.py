@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -73,11 +73,13 @@ def fit(
             or when there is nothing to resume from.
     """
     _check(dataset, settings)
-    start = int(read_checkpoint(folder)["global_step"]) if resume else 0
+    start = _start(folder, recipe) if resume else 0
     if settings.compile:
         for tower in method.towers.values():
             tower.compile()
-    module = Pretraining(method, modality, optimisation, budget, batch=settings.batch, seed=settings.seed)
+    module = Pretraining(
+        method, modality, optimisation, budget, batch=settings.batch, seed=settings.seed, name=recipe.name
+    )
     checkpoints = Checkpoints(folder, every_steps=settings.checkpoint_steps)
     journal = Journal(len(dataset), every=settings.log_every)
     probes = OnlineProbes(dataset, recipe.collapse, every=settings.probe_every)
@@ -105,13 +107,31 @@ def fit(
     loader = make_loader(dataset, modality, sampler, workers=settings.workers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers is not the user's concern
-        trainer.fit(
-            module,
-            loader,
-            ckpt_path=folder / checkpoints.path.name if resume else None,
-            weights_only=True,
-        )
+        _fit(trainer, module, loader, checkpoints.path if resume else None)
     return not checkpoints.interrupted
+
+
+def _fit(trainer: L.Trainer, module: Pretraining, loader: Any, checkpoint: Path | None) -> None:
+    try:
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise PolysenseError(
+            f"the checkpoint {checkpoint} does not fit the encoder and method of the run's config; resume"
+            " each run in its own folder, with its own encoder"
+        ) from error
+
+
+def _start(folder: Path, recipe: Recipe) -> int:
+    """The step of the checkpoint to resume from."""
+    checkpoint = read_checkpoint(folder)
+    if checkpoint.get("method") != recipe.name:
+        raise PolysenseError(
+            f"the checkpoint in {folder} is of {checkpoint.get('method')!r}, but its config says"
+            f" {recipe.name!r}: resume each run in its own folder"
+        )
+    return int(checkpoint["global_step"])
 
 
 def _check(dataset: Dataset, settings: Settings) -> None:

@@ -34,8 +34,10 @@ class Pretraining(L.LightningModule):
         *,
         batch: int,
         seed: int = 0,
+        name: str = "",
     ) -> None:
         super().__init__()
+        self.name = name
         self.method = method
         self.modality = modality
         self.optimisation = optimisation
@@ -102,6 +104,7 @@ class Pretraining(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the clock."""
         checkpoint["seconds"] = self.seconds
+        checkpoint["method"] = self.name
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the clock."""

@@ -25,11 +25,12 @@ def test_importing_the_room_loads_no_model_library():
 def test_small(channels, size, grid):
     encoder = build("small", channels=channels, size=size)
     encoded = encoder(torch.randn(2, channels, size, size))
-    assert encoder.dim == 256
-    assert encoded.pooled.shape == (2, 256)
+    assert encoder.dim == 1024
+    assert encoded.pooled.shape == (2, 1024)
     assert encoded.grid == grid
-    assert encoded.tokens.shape == (2, grid[0] * grid[1], 256)
-    torch.testing.assert_close(encoded.tokens.mean(1), encoded.pooled)
+    assert encoded.tokens.shape == (2, grid[0] * grid[1], 64)
+    whole = encoded.pooled.unflatten(1, (64, 4, 4)).mean((2, 3))
+    torch.testing.assert_close(encoded.tokens.mean(1), whole)
 
 
 def test_small_is_channels_last_throughout():
@@ -38,12 +39,14 @@ def test_small_is_channels_last_throughout():
 
 
 def test_small_takes_another_shape():
-    encoder = build("small", widths=(8, 16), strides=(2, 2))
+    encoder = build("small", widths=(8, 16), strides=(2, 2), pool=1)
     assert encoder.dim == 16
     assert encoder(torch.zeros(1, 3, 32, 32)).grid == (8, 8)
     SmallConvNet(3, (8, 16), (2, 2)).load_state_dict(encoder.trunk.state_dict())
     with pytest.raises(PolysenseError, match="2 widths and 1 strides"):
         build("small", widths=(8, 16), strides=(2,))
+    with pytest.raises(PolysenseError, match="cannot pool to 0 places"):
+        build("small", pool=0)
 
 
 def test_resnet_stem_follows_the_size():

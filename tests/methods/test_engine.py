@@ -115,7 +115,9 @@ def test_masks_hide_from_the_student_and_never_from_the_teacher() -> None:
     )
     seen = method.look([View(torch.randn(4, 8), "table") for _ in range(2)])
     assert all(one.tokens is not None and one.tokens.shape[1] == 4 for one in seen.student)
-    assert all(one is not None and one.tokens is not None and one.tokens.shape[1] == 8 for one in seen.teacher)
+    assert all(
+        one is not None and one.tokens is not None and one.tokens.shape[1] == 8 for one in seen.teacher
+    )
 
 
 @pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "barlow_twins", "dino", "mae"])

@@ -52,7 +52,9 @@ def test_dino_asks_for_two_global_and_eight_local_crops() -> None:
 def test_unknown_method_and_option_name_the_nearest() -> None:
     with pytest.raises(PolysenseError, match="unknown method 'simcler'; did you mean 'simclr'"):
         find("simcler")
-    with pytest.raises(PolysenseError, match=r"unknown option of simclr 'temprature'; did you mean 'temperature'"):
+    with pytest.raises(
+        PolysenseError, match=r"unknown option of simclr 'temprature'; did you mean 'temperature'"
+    ):
         find("simclr").options({"temprature": 1}, {})
 
 
@@ -61,22 +63,23 @@ def test_what_the_user_gives_wins_over_what_a_rule_scales() -> None:
     assert (options["hidden"], options["out"]) == (7, 6)
 
 
-def test_widths_follow_the_encoder() -> None:
-    assert scaled_options(find("vicreg").published, Circumstances(dim=256)) == {"hidden": 1024, "out": 1024}
-    assert scaled_options(find("vicreg").published, Circumstances(dim=2048)) == {}
+def test_widths_follow_the_data() -> None:
+    few, many = Circumstances(samples=4000), Circumstances(samples=1_281_167)
+    assert scaled_options(find("vicreg").published, few) == {"hidden": 512, "out": 512}
+    assert scaled_options(find("vicreg").published, many) == {}
 
 
 def test_momentum_follows_the_length_of_training() -> None:
     published = find("byol").published
-    assert scaled_options(published, Circumstances(dim=2048, steps=1000))["momentum"] == 0.99
-    assert "momentum" not in scaled_options(published, Circumstances(dim=2048, steps=100_000))
-    assert scaled_options(published, Circumstances(dim=2048, steps=None))["momentum"] == 0.99
+    assert scaled_options(published, Circumstances(steps=1000))["momentum"] == 0.99
+    assert "momentum" not in scaled_options(published, Circumstances(steps=100_000))
+    assert scaled_options(published, Circumstances(steps=None))["momentum"] == 0.99
 
 
 def test_prototypes_follow_the_data() -> None:
     published = find("dino").published
-    assert scaled_options(published, Circumstances(dim=2048, samples=3822))["prototypes"] == 1024
-    assert "prototypes" not in scaled_options(published, Circumstances(dim=2048, samples=1_281_167))
+    assert scaled_options(published, Circumstances(samples=3822))["prototypes"] == 1024
+    assert "prototypes" not in scaled_options(published, Circumstances(samples=1_281_167))
 
 
 def test_lars_is_for_large_batches() -> None:

@@ -46,7 +46,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "weights.safetensors")
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -60,7 +60,7 @@ class Dying(RowEncoder):
     def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
         self.left -= 1
         if self.left < 0:
-            raise Killed
+            raise KilledError
         return super().forward(data, mask)
 
 
@@ -74,7 +74,7 @@ def dying(after: int) -> Dying:
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, method: str, accumulate: int) -> None:
     common = {"method": method, "accumulate": accumulate, "checkpoint_steps": 5}
     pretrain(tmp_path / "whole", **common)
-    with pytest.raises(Killed):  # in the middle of step 8
+    with pytest.raises(KilledError):  # in the middle of step 8
         pretrain(tmp_path / "cut", encoder=dying(7 * accumulate), **common)
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
     polysense.resume(tmp_path / "cut", data=clusters(100), encoder=encoder(), modality=ToyTable())
@@ -83,7 +83,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, method: str, a
 
 
 def test_metrics_are_written_once_for_each_step(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         pretrain(tmp_path, encoder=dying(35), steps=40, checkpoint_steps=15)
     polysense.resume(tmp_path, data=clusters(100), encoder=encoder(), modality=ToyTable())
     steps = [record["step"] for record in read_metrics(tmp_path) if "loss" in record]

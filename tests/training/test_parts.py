@@ -57,7 +57,7 @@ def test_a_step_sees_the_same_samples_however_it_was_reached() -> None:
 
 def test_an_epoch_sees_no_sample_twice_and_epochs_differ() -> None:
     batches = list(itertools.islice(StepSampler(12, 4, seed=0), 6))
-    first, second = sum(batches[:3], []), sum(batches[3:], [])
+    first, second = [*itertools.chain(*batches[:3])], [*itertools.chain(*batches[3:])]
     assert sorted(first) == sorted(second) == list(range(12))
     assert first != second
 

@@ -164,8 +164,10 @@ class Vision:
         return View(pictures.sub_(mean).div_(std), self.name)
 
     def raw(self, batch: Batch) -> Tensor:
-        """``[B, C * size * size]``: the plain view's pixels in [0, 1], not normalised."""
-        return self._centre(batch).flatten(1)
+        """``[B, C * size * size]``: the plain view's pixels, normalised as an encoder sees them."""
+        pictures = self.plain(batch).data
+        assert isinstance(pictures, Tensor)
+        return pictures.flatten(1)
 
     def show(self, view: View) -> NDArray[Any]:
         """A view as bytes ``[B, h, w, 3]``; pictures without three channels as the mean of theirs."""

@@ -177,7 +177,9 @@ def _pictures(listing: Listing, stored: Stored, max_bad: float) -> Pictures:
         logger.warning("skipped %s", _summary(bad, len(listing.items)))
     rows = np.array([i for i in range(len(listing.items)) if i not in stored.bad])
     table = listing.table.iloc[rows].reset_index(drop=True)
-    return Pictures(table, listing.label, listing.identity, bad, stored.pixels, stored.sizes, rows, listing.evaluation)
+    return Pictures(
+        table, listing.label, listing.identity, bad, stored.pixels, stored.sizes, rows, listing.evaluation
+    )
 
 
 def _layout(headers: Sequence[Header], limit: int) -> tuple[int, int, int]:
