@@ -69,7 +69,6 @@ class Journal(L.Callback):
             "samples_per_second": round(self._seen / max(1e-9, now - self._since), 1),
             "seconds": round(module.seconds, 2),
             "epoch": round(trainer.global_step * module.batch / self.samples, 3),
-            "progress": round(module.measure_progress(), 4),
         }
         if module.method.teacher is not None:
             self.latest["momentum"] = module.method.teacher.momentum

@@ -1,0 +1,95 @@
+"""Every recipe on real pictures: it learns, does not collapse, and resumes to the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import polysense
+from polysense.encoders.base import Encoder
+from polysense.evaluation.judge import judge
+from polysense.evaluation.protocol import Protocol
+from polysense.evaluation.rank import feature_spread
+from polysense.evaluation.verdict import embed_all
+from polysense.training.checkpoints import Checkpoints
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "simclr": {},
+    "byol": {},
+    "vicreg": {},
+    "barlow_twins": {},
+    "dino": {"options": {"prototypes": 256}},
+    "mae": {
+        "encoder": "vit_nano",
+        "encoder_options": {"depth": 2, "patch": 8},
+        "options": {"decoder_width": 64, "decoder_depth": 1, "decoder_heads": 4},
+    },
+}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_it_learns_and_does_not_collapse(method: str, tmp_path: Path) -> None:
+    run = polysense.pretrain(
+        "builtin:emoji",
+        method=method,
+        batch_size=128,
+        steps=60,
+        judge=False,
+        accelerator="cpu",
+        out=tmp_path,
+        **SETTINGS[method],
+    )
+    assert run is not None
+    dataset = run.modality.read("builtin:emoji")
+    torch.manual_seed(0)
+    untrained: Encoder = run.modality.encoder(
+        SETTINGS[method].get("encoder", "small"), **SETTINGS[method].get("encoder_options", {})
+    )
+    features = {
+        name: embed_all(encoder, run.modality, dataset)
+        for name, encoder in {"pretrained": run.encoder, "untrained": untrained}.items()
+    }
+    found = judge(features, dataset, Protocol(("group",), "code", ("vendor", "twemoji"), ("vendor", "noto")))
+    gained = found.results["pretrained"]["knn"] - found.results["untrained"]["knn"]
+    assert gained > 1.5, found.results
+    assert feature_spread(features["pretrained"]) > 0.2
+    assert found.results["pretrained"]["rankme"] > 10
+
+
+@pytest.mark.parametrize("method", ["dino", "mae"])
+def test_a_killed_run_resumes_to_the_same_weights(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = torch.randint(0, 255, (48, 3, 16, 16), dtype=torch.uint8).numpy()
+    small = {**SETTINGS["mae"], "encoder_options": {"depth": 1, "patch": 4}} if method == "mae" else {}
+
+    def pretrain(out: Path) -> None:
+        polysense.pretrain(
+            pictures, method=method, size=16, batch_size=16, steps=8, checkpoint_steps=3, judge=False,
+            accelerator="cpu", out=out, **small,
+        )  # fmt: skip
+
+    pretrain(tmp_path / "whole")
+    original = Checkpoints.on_train_batch_end
+
+    def killed(self: Checkpoints, trainer: Any, *rest: Any) -> None:
+        original(self, trainer, *rest)
+        if trainer.global_step == 5:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", killed)
+        with pytest.raises(KilledError):
+            pretrain(tmp_path / "cut")
+    polysense.resume(tmp_path / "cut", data=pictures)
+    whole = load_file(tmp_path / "whole" / "weights.safetensors")
+    cut = load_file(tmp_path / "cut" / "weights.safetensors")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
