@@ -40,6 +40,20 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
+        known = [action.dest for action in self._actions]
+        if stray := re.search(r"Option '(\w+)' is not accepted", message):
+            raise unknown("option", stray[1], known)
+        if key := re.search(r"[Pp]arser key \"([\w.]+)\"|argument --?([\w.]+)", message):
+            name = key[1] or key[2]
+            if name == "config":
+                raise PolysenseError(f"cannot read the options: {message.split(': ', 1)[-1]}")
+            kinds = [getattr(action, "_typehint", None) for action in self._actions if action.dest == name]
+            wanted = f": give {_words(kinds[0])}" if kinds else ""
+            value = re.search(r"Given value: (.*)", message)
+            said = repr(value[1]) if value else "the value"
+            raise PolysenseError(
+                f"cannot read {said} as {_dashed(f'--{name}')}{wanted}; see {self.prog} --help"
+            )
         raise PolysenseError(f"{_dashed(' '.join(message.split()))}; see {self.prog} --help")
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
@@ -162,6 +176,17 @@ def _rewritten(given: Sequence[str], function: Command) -> list[str]:
         if hints.get(first) is bool and not equals and following not in ("true", "false"):
             words.append("true")
     return words
+
+
+def _words(kind: Any) -> str:
+    """A type as a person says it."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    choices = [
+        names.get(choice, "name: value pairs")
+        for choice in typing.get_args(kind) or (kind,)
+        if choice is not type(None)
+    ]
+    return " or ".join(choices)
 
 
 def _dashed(text: str) -> str:

@@ -15,6 +15,7 @@ from polysense.deployment.embeddings import write_embeddings
 from polysense.deployment.folder import (
     ENVIRONMENT,
     EVALUATION,
+    check_folder,
     environment,
     open_folder,
     read_config,
@@ -27,7 +28,17 @@ from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.verdict import verdict
-from polysense.job import Job, Wanted, configure, describe_source, plan_views, read_dataset, reopen, source_of
+from polysense.job import (
+    AUTOMATIC,
+    Job,
+    Wanted,
+    configure,
+    describe_source,
+    plan_views,
+    read_dataset,
+    reopen,
+    source_of,
+)
 from polysense.methods.recipes import find
 from polysense.modalities import modality_class
 from polysense.modalities.base import Dataset, Modality
@@ -73,7 +84,7 @@ def pretrain(
     options: dict[str, Any] | None = None,
     encoder_options: dict[str, Any] | None = None,
     views: dict[str, Any] | None = None,
-    trackers: Sequence[str] = (),
+    trackers: str | Sequence[str] | None = None,
     checkpoint_steps: int | None = None,
     judge: bool = True,
     seed: int = 0,
@@ -112,7 +123,7 @@ def pretrain(
         options: the method's own options; ``polysense methods NAME`` shows them.
         encoder_options: the encoder's own options.
         views: settings of the views, such as ``{"scale": [0.2, 1.0], "hue": 0.1}``.
-        trackers: more places for the metrics: csv, wandb, mlflow.
+        trackers: more places for the metrics: csv, wandb, mlflow, several with commas between.
         checkpoint_steps: write a checkpoint every so many steps instead of every minute.
         judge: evaluate the encoder at the end and write the report.
         seed: makes the run repeatable.
@@ -148,7 +159,7 @@ def pretrain(
         },
         budget={"steps": steps, "epochs": epochs, "max_time": max_time},
         settings=Settings(
-            batch=batch_size or 0,
+            batch=batch_size if batch_size is not None else AUTOMATIC,
             seed=seed,
             precision=str(precision),
             accumulate=accumulate,
@@ -156,13 +167,13 @@ def pretrain(
             devices=devices,
             accelerator=accelerator,
             compile=compile,
-            trackers=list(trackers),
+            trackers=trackers.split(",") if isinstance(trackers, str) else list(trackers or ()),
             checkpoint_steps=checkpoint_steps,
         ),
     )
     folder = _run_folder(out, f"{recipe.name}-{wanted.encoder_name}")
     if is_first():
-        open_folder(folder, overwrite=overwrite)
+        check_folder(folder, overwrite=overwrite)
     reading = {"label": label, "column": column, "max_bad": max_bad, "cache": str(cache) if cache else None}
     if isinstance(modality, str):
         maker = modality_class(modality)(size=size)
@@ -179,6 +190,7 @@ def pretrain(
     }
     job = configure(folder, wanted, config, dataset, maker)
     if is_first():
+        open_folder(folder)
         write_config(folder, job.config)
         write_json(folder / ENVIRONMENT, environment(seed))
     return _finish(job, resume=False)

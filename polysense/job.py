@@ -19,17 +19,20 @@ from torch import nn
 from polysense.deployment.folder import write_weights
 from polysense.deployment.run import Run, build_encoder, build_modality
 from polysense.encoders.base import Encoder
-from polysense.errors import PolysenseError
-from polysense.methods.engine import Method
+from polysense.errors import PolysenseError, unknown
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import Recipe, find
 from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
 from polysense.modalities.base import Dataset, Modality, ViewPlan
 from polysense.training.budget import Budget
-from polysense.training.fit import Settings, fit
+from polysense.training.fit import Settings, check_batch, fit
+from polysense.training.optimisers import OPTIMISERS
 from polysense.training.processes import is_first
 
 log = logging.getLogger("polysense")
+
+AUTOMATIC = 2**31
+"""Stands for the batch that suits the data: 256, or all of fewer."""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Job:
     def __post_init__(self) -> None:
         if self.config["encoder"]["own"]:
             self.untrained = copy.deepcopy(self.tower)
+        torch.manual_seed(self.config["seed"])
+        self.method = self.recipe.build(self.tower, self.modality.name, **self.config["options"])
 
     @property
     def recipe(self) -> Recipe:
@@ -55,10 +60,8 @@ class Job:
 
     def train(self, *, resume: bool = False) -> Run | None:
         """Train, and write the weights; None when a SIGTERM stopped it after a checkpoint."""
-        torch.manual_seed(self.config["seed"])
-        method = self.recipe.build(self.tower, self.modality.name, **self.config["options"])
         finished = fit(
-            method,
+            self.method,
             self.modality,
             self.dataset,
             optimisation=Optimisation(**self.config["optimisation"]),
@@ -70,14 +73,15 @@ class Job:
         )
         if not finished:
             return None
-        tower = self._kept(method)
+        tower = self._kept()
         about = {"format": "pt", "method": self.recipe.name, "encoder": str(self.config["encoder"]["name"])}
         if is_first():
             write_weights(self.folder, tower.state_dict(), about=about)
         return Run(tower, self.modality, self.folder, self.config).eval()
 
-    def _kept(self, method: Method) -> Encoder:
+    def _kept(self) -> Encoder:
         """The tower worth keeping, back on the CPU."""
+        method = self.method
         teacher = method.teacher if self.recipe.embeds_with == "teacher" else None
         towers = method.towers if teacher is None else teacher["towers"]
         tower: Encoder = towers[self.modality.name].cpu()  # type: ignore[index]
@@ -172,7 +176,10 @@ def configure(
     Published values are scaled to the batch, data and encoder in hand by the rules of
     :mod:`polysense.methods.scaling`, unless the user gave others.
     """
-    recipe, batch = wanted.recipe, wanted.settings.batch or min(256, len(dataset))
+    recipe, batch = wanted.recipe, wanted.settings.batch
+    if batch == AUTOMATIC:
+        batch = max(1, min(256, len(dataset)))
+    check_batch(dataset, replace(wanted.settings, batch=batch))
     budget = Budget.of(samples=len(dataset), batch=batch, **wanted.budget)
     config = {
         "method": recipe.name,
@@ -192,7 +199,20 @@ def configure(
     config["options"] = recipe.options(wanted.options, scaled_options(recipe.published, here))
     optimisation = scaled_optimisation(recipe.optimisation, here)
     changed = {name: value for name, value in wanted.optimisation.items() if value is not None}
+    _check_optimisation(changed)
     if "lr" in changed:
         changed["per"] = batch
     config["optimisation"] = asdict(replace(optimisation, **changed))
     return Job(folder, config, dataset, modality, tower)
+
+
+def _check_optimisation(changed: Mapping[str, Any]) -> None:
+    if "name" in changed and changed["name"] not in OPTIMISERS:
+        raise unknown("optimiser", str(changed["name"]), OPTIMISERS)
+    for name in ("lr", "clip"):
+        if name in changed and not changed[name] > 0:
+            raise PolysenseError(f"{name} is {changed[name]}; it must be above 0")
+    if changed.get("weight_decay", 0) < 0:
+        raise PolysenseError(f"weight-decay is {changed['weight_decay']}; it must be at least 0")
+    if not 0 <= changed.get("warmup", 0) < 1:
+        raise PolysenseError(f"warmup is {changed['warmup']}; it is a share of training, from 0 to below 1")

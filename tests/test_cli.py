@@ -93,7 +93,7 @@ def pretrain(data: Path | str, out: Path, *words: object) -> Outcome:
         (["--bacth-size", "8"], ["unknown option '--bacth-size'", "'--batch-size'"]),
         (["--options.temprature", "0.2"], ["unknown option of simclr 'temprature'", "'temperature'"]),
         (["--encoder-options.widht", "8"], ["'small' has no option 'widht'"]),
-        (["--trackers", "[tensorbord]"], ["unknown tracker 'tensorbord'", "csv", "wandb", "mlflow"]),
+        (["--trackers", "tensorbord"], ["unknown tracker 'tensorbord'", "csv", "wandb", "mlflow"]),
         (["--precision", "8"], ["unknown precision '8'", "16", "32"]),
         (["--batch-size", "64"], ["batch of 64 is larger than the data (32 samples)", "batch-size 32"]),
         (["--batch-size", "many"], ["batch-size", "many"]),
@@ -155,7 +155,7 @@ def test_a_refused_start_is_mended_by_the_same_command(pictures: Path, tmp_path:
     mistakes = (
         ("--batch-size", "64"),
         ("--precision", "8"),
-        ("--trackers", "[tensorbord]"),
+        ("--trackers", "tensorbord"),
         ("--method", "mae"),
     )
     for mistake in mistakes:

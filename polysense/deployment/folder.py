@@ -32,14 +32,14 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         PolysenseError: when the disk refuses; what stood at ``path`` before is kept.
     """
     beside = path.with_name(f".{path.name}.part{path.suffix}")
+    from safetensors import SafetensorError
+
     try:
         write(beside)
         os.replace(beside, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
-        raise PolysenseError(
-            f"could not write {path}: {error.strerror or error}; make room or choose another out"
-        ) from error
+        raise PolysenseError(f"could not write {path}: {error}; make room or choose another out") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,11 +57,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, text)
 
 
-def open_folder(out: Path, *, overwrite: bool) -> None:
-    """Make the folder of a new run.
+def check_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder for a new run that holds something; nothing is touched yet.
 
     Raises:
-        PolysenseError: when it exists and holds something, unless ``overwrite``; when it cannot be made.
+        PolysenseError: when it exists and holds something, unless it is a run and ``overwrite`` is set.
     """
     if out.exists() and not out.is_dir():
         raise PolysenseError(f"{out} is a file, not a folder; choose another out")
@@ -70,8 +70,17 @@ def open_folder(out: Path, *, overwrite: bool) -> None:
             raise PolysenseError(f"{out} exists; choose another out, or replace it with --overwrite")
         if not (out / CONFIG).exists():
             raise PolysenseError(f"{out} is not a run folder and will not be overwritten; choose another out")
-        _clear(out)
+
+
+def open_folder(out: Path) -> None:
+    """Make the folder of a new run, once everything else about it is known to be right.
+
+    Raises:
+        PolysenseError: when it cannot be made.
+    """
     try:
+        if out.is_dir():
+            _clear(out)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PolysenseError(f"cannot make the folder {out}: {error.strerror}; choose another out") from error

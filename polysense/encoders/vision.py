@@ -52,6 +52,11 @@ def build(
             raise
         option = str(error).rsplit("unexpected keyword argument", 1)[1].strip().split("'")[1]
         raise PolysenseError(f"the encoder {spec!r} has no option {option!r}; leave it out") from error
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise PolysenseError(
+            f"the encoder {spec!r} cannot be built with {options or 'its defaults'}: {reason}"
+        ) from error
 
 
 def list_encoders() -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from polysense.errors import unknown
+from polysense.errors import PolysenseError, unknown
 from polysense.methods.engine import Method
 from polysense.methods.optimisation import Optimisation
 from polysense.modalities.base import ViewPlan
@@ -54,7 +54,17 @@ class Recipe:
         for name in given:
             if name not in self.published:
                 raise unknown(f"option of {self.name}", name, self.published)
+            _check_kind(f"the option {name} of {self.name}", self.published[name], given[name])
         return {**self.published, **scaled, **given}
+
+
+def _check_kind(what: str, published: Any, given: Any) -> None:
+    """Refuse a word where a number is wanted."""
+    number = isinstance(published, int | float) and not isinstance(published, bool)
+    fits = isinstance(given, int | float) and not isinstance(given, bool)
+    if (number and not fits) or (isinstance(published, bool) and not isinstance(given, bool)):
+        kind = "a number" if number else "true or false"
+        raise PolysenseError(f"{what} is {given!r}; give {kind}, such as the published {published}")
 
 
 _TABLE: dict[str, Recipe] = {}

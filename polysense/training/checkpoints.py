@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -98,7 +99,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise PolysenseError(f"{folder} holds no {CHECKPOINT}: nothing to resume from; start it again")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old pickles, which are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise PolysenseError(
             f"{path} is not a checkpoint of tensors and plain values and is not loaded"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from polysense.errors import PolysenseError, unknown
@@ -22,10 +23,16 @@ from polysense.training.budget import Budget
 from polysense.training.checkpoints import Checkpoints, read_checkpoint
 from polysense.training.journal import Journal
 from polysense.training.loader import StepSampler, make_loader
-from polysense.training.logs import make_loggers
+from polysense.training.logs import TRACKERS, make_loggers
 from polysense.training.module import Pretraining
 from polysense.training.probes import OnlineProbes
 from polysense.training.progress import ProgressLine
+
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,20 @@ class Settings:
     log_every: int = 10
     probe_every: int = 50
 
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "accumulate": 1, "workers": 0, "log_every": 1, "probe_every": 1}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                said = "batch-size" if name == "batch" else name.replace("_", "-")
+                raise PolysenseError(f"{said} is {getattr(self, name)}; it must be at least {bound}")
+        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
+            raise PolysenseError(f"checkpoint-steps is {self.checkpoint_steps}; it must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        for tracker in self.trackers:
+            if tracker not in TRACKERS:
+                raise unknown("tracker", tracker, TRACKERS)
+
 
 def fit(
     method: Method,
@@ -72,7 +93,7 @@ def fit(
         PolysenseError: when batch and data do not fit together, when the loss is no longer a number,
             or when there is nothing to resume from.
     """
-    _check(dataset, settings)
+    check_batch(dataset, settings)
     start = _start(folder, recipe) if resume else 0
     if settings.compile:
         for tower in method.towers.values():
@@ -114,6 +135,10 @@ def fit(
 def _fit(trainer: L.Trainer, module: Pretraining, loader: Any, checkpoint: Path | None) -> None:
     try:
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except OSError as error:
+        raise PolysenseError(
+            f"training stopped because a file could not be written ({error}); make room, and resume"
+        ) from error
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -134,7 +159,7 @@ def _start(folder: Path, recipe: Recipe) -> int:
     return int(checkpoint["global_step"])
 
 
-def _check(dataset: Dataset, settings: Settings) -> None:
+def check_batch(dataset: Dataset, settings: Settings) -> None:
     """Refuse a batch that the data or the processes cannot fill."""
     if len(dataset) < 2:
         raise PolysenseError("one sample is not enough to learn from: give at least two")
@@ -149,14 +174,6 @@ def _check(dataset: Dataset, settings: Settings) -> None:
         )
 
 
-def _precision(name: str) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    known: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]
-    known = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    if name not in known:
-        raise unknown("precision", name, known)
-    return known[name]
-
-
 def _trainer(
     settings: Settings,
     budget: Budget,
@@ -166,10 +183,27 @@ def _trainer(
     start: int,
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        return _make_trainer(settings, budget, optimisation, folder, callbacks, start)
+    except (ValueError, MisconfigurationException) as error:
+        raise PolysenseError(
+            f"cannot train on devices {settings.devices} of accelerator {settings.accelerator!r}:"
+            f" {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _make_trainer(
+    settings: Settings,
+    budget: Budget,
+    optimisation: Optimisation,
+    folder: Path,
+    callbacks: list[Callback],
+    start: int,
+) -> L.Trainer:
     return L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        precision=_precision(settings.precision),
+        precision=PRECISIONS[settings.precision],
         max_steps=budget.steps if budget.steps is not None else -1,
         max_epochs=-1,
         accumulate_grad_batches=settings.accumulate,

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from polysense.errors import require, unknown
 
 METRICS = "metrics.jsonl"
+TRACKERS = ("csv", "wandb", "mlflow")
 
 
 class JsonLines(Logger):
@@ -90,4 +91,4 @@ def _tracker(name: str, folder: Path) -> Logger:
         from lightning.pytorch.loggers import MLFlowLogger
 
         return MLFlowLogger(run_name=folder.name, experiment_name="polysense")
-    raise unknown("tracker", name, ["csv", "wandb", "mlflow"])
+    raise unknown("tracker", name, TRACKERS)

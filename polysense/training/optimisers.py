@@ -12,6 +12,8 @@ from polysense.encoders.schedule import cosine
 from polysense.errors import unknown
 from polysense.methods.optimisation import Optimisation
 
+OPTIMISERS = ("adamw", "sgd", "lars")
+
 
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling: SGD whose step in each layer follows the norm of its weights.
@@ -106,7 +108,7 @@ def make_optimiser(module: nn.Module, how: Optimisation, batch: int) -> torch.op
     if how.name == "lars":
         adapted = [{**group, "adapt": group["decays"]} for group in groups]
         return LARS(adapted, lr=rate, momentum=how.momentum)
-    raise unknown("optimiser", how.name, ["adamw", "sgd", "lars"])
+    raise unknown("optimiser", how.name, OPTIMISERS)
 
 
 def apply_schedule(optimiser: torch.optim.Optimizer, how: Optimisation, batch: int, progress: float) -> float:
