@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader
 from benchmarks.common import environment, report
 from polysense.encoders import build
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.recipes import find
+from polysense.methods.table import find
 from polysense.modalities.vision.modality import Vision
 from polysense.modalities.vision.store import Pictures
 from polysense.training.budget import Budget

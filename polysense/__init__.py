@@ -21,7 +21,7 @@ _HOMES = {
     "embed": "polysense.front:embed",
     "load": "polysense.deployment.run:load",
     "Run": "polysense.deployment.run:Run",
-    "recipes": "polysense.methods.recipes:recipes",
+    "recipes": "polysense.methods.table:recipes",
     "write_report": "polysense.report:write_report",
     "PolysenseError": "polysense.errors:PolysenseError",
 }
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from polysense.deployment.run import Run, load
     from polysense.errors import PolysenseError
     from polysense.front import embed, evaluate, pretrain, resume
-    from polysense.methods.recipes import recipes
+    from polysense.methods.table import recipes
     from polysense.report import write_report
 
 

@@ -39,7 +39,7 @@ from polysense.job import (
     reopen,
     source_of,
 )
-from polysense.methods.recipes import find
+from polysense.methods.table import find
 from polysense.modalities import modality_class
 from polysense.modalities.base import Dataset, Modality
 from polysense.report import write_report

@@ -21,8 +21,9 @@ from polysense.deployment.run import Run, build_encoder, build_modality
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError, unknown
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.recipes import Recipe, find
+from polysense.methods.recipes import Recipe
 from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
+from polysense.methods.table import find
 from polysense.modalities.base import Dataset, Modality, ViewPlan
 from polysense.training.budget import Budget
 from polysense.training.fit import Settings, check_batch, fit

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from polysense.methods.recipes import Recipe, find, recipes
+from polysense.methods.recipes import Recipe
 from polysense.methods.scaling import (
     OPTIMISER_RULE,
     RULES,
@@ -15,6 +15,7 @@ from polysense.methods.scaling import (
     scaled_optimisation,
     scaled_options,
 )
+from polysense.methods.table import find, recipes
 
 console = Console()
 

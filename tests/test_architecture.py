@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from polysense.methods.recipes import recipes
+from polysense.methods.table import recipes
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "polysense"

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from polysense import cli, commands, listing
-from polysense.methods import recipes
+from polysense.methods.recipes import TABLE
+from polysense.methods.table import recipes
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -62,9 +63,12 @@ def idle(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 @pytest.fixture
-def own_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_table() -> Iterator[None]:
     """Recipes that a document adds leave with it."""
-    monkeypatch.setattr(recipes, "_TABLE", recipes.recipes())
+    before = recipes()
+    yield
+    TABLE.clear()
+    TABLE.update(before)
 
 
 @documents
@@ -103,7 +107,7 @@ def test_the_readme_and_contributing_show_code() -> None:
 
 def test_the_readme_lists_every_method_with_its_paper() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for recipe in recipes.recipes().values():
+    for recipe in recipes().values():
         assert re.search(rf"^\| `{recipe.name}` .*{re.escape(recipe.paper)}", text, re.MULTILINE), recipe.name
 
 

@@ -1,7 +1,7 @@
 """The engine: a method encodes every view once and adds up its weighted branches.
 
 There is one :class:`Method` class. What makes SimCLR, DINO or MAE out of it is which branches a
-recipe gives it; see :mod:`polysense.methods.recipes`.
+recipe gives it; see :mod:`polysense.methods.table`.
 """
 
 from __future__ import annotations

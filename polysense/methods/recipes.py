@@ -1,4 +1,4 @@
-"""The table of recipes: a method is a function of a few lines that wires an encoder into branches."""
+"""What a recipe is: a function of a few lines that wires an encoder into branches, and where it is from."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def _check_kind(what: str, published: Any, given: Any) -> None:
         raise PolysenseError(f"{what} is {given!r}; give {kind}, such as the published {published}")
 
 
-_TABLE: dict[str, Recipe] = {}
+TABLE: dict[str, Recipe] = {}
+"""Every recipe that was entered, by its name; read it through :mod:`polysense.methods.table`."""
 
 
 def recipe(
@@ -85,7 +86,7 @@ def recipe(
     """Enter the decorated function ``(encoder, modality_name, *, options) -> Method`` in the table."""
 
     def enter(build: Build) -> Build:
-        _TABLE[name] = Recipe(
+        TABLE[name] = Recipe(
             name,
             build,
             family,
@@ -100,25 +101,3 @@ def recipe(
         return build
 
     return enter
-
-
-def recipes() -> dict[str, Recipe]:
-    """Every recipe by its name."""
-    from polysense.methods import contrastive, distillation, masked, redundancy  # noqa: F401 - fill the table
-
-    return dict(_TABLE)
-
-
-def find(name: str) -> Recipe:
-    """The recipe of this name.
-
-    >>> find("simclr").paper
-    'https://arxiv.org/abs/2002.05709'
-
-    Raises:
-        PolysenseError: for an unknown name, with the nearest ones.
-    """
-    table = recipes()
-    if name not in table:
-        raise unknown("method", name, table)
-    return table[name]

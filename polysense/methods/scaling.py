@@ -60,7 +60,7 @@ RULES: dict[str, Rule] = {
 
 OPTIMISER_RULE = (
     f"LARS from a batch of {LARGE_BATCH} on; below it AdamW with lr 0.002 x sqrt(batch/256),"
-    " weight decay 1e-4, warm-up over a tenth"
+    " weight decay 1e-4, warm-up over a tenth; AdamW's own lr is there at least 0.0005 x sqrt(batch/256)"
 )
 
 
@@ -75,12 +75,16 @@ def scaled_options(published: dict[str, Any], here: Circumstances) -> dict[str, 
 
 
 def scaled_optimisation(published: Optimisation, here: Circumstances) -> Optimisation:
-    """The optimiser here: LARS is made for large batches and is replaced below them.
+    """The optimiser here: LARS is made for large batches and is replaced below them, AdamW kept awake.
 
     >>> scaled_optimisation(Optimisation("lars", lr=0.3), Circumstances(batch=256)).name
     'adamw'
     """
-    if published.name != "lars" or here.batch >= LARGE_BATCH:
+    if here.batch >= LARGE_BATCH:
         return published
-    rate = 0.002 * math.sqrt(here.batch / 256)
-    return replace(published, name="adamw", lr=rate, per=here.batch, weight_decay=1e-4, warmup=0.1)
+    share = math.sqrt(here.batch / 256)
+    if published.name == "lars":
+        return replace(
+            published, name="adamw", lr=0.002 * share, per=here.batch, weight_decay=1e-4, warmup=0.1
+        )
+    return replace(published, lr=max(published.rate(here.batch), 5e-4 * share), per=here.batch)

@@ -184,38 +184,27 @@ def _trainer(
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
-        return _make_trainer(settings, budget, optimisation, folder, callbacks, start)
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=PRECISIONS[settings.precision],
+            max_steps=budget.steps if budget.steps is not None else -1,
+            max_epochs=-1,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=optimisation.clip,
+            sync_batchnorm=torch.cuda.is_available(),  # has no implementation for processors
+            use_distributed_sampler=False,
+            logger=make_loggers(folder, settings.trackers, from_step=start),
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+            inference_mode=False,
+        )
     except (ValueError, MisconfigurationException) as error:
         raise PolysenseError(
             f"cannot train on devices {settings.devices} of accelerator {settings.accelerator!r}:"
             f" {str(error).splitlines()[0]}"
         ) from error
-
-
-def _make_trainer(
-    settings: Settings,
-    budget: Budget,
-    optimisation: Optimisation,
-    folder: Path,
-    callbacks: list[Callback],
-    start: int,
-) -> L.Trainer:
-    return L.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=PRECISIONS[settings.precision],
-        max_steps=budget.steps if budget.steps is not None else -1,
-        max_epochs=-1,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=optimisation.clip,
-        sync_batchnorm=torch.cuda.is_available(),  # has no implementation for processors
-        use_distributed_sampler=False,
-        logger=make_loggers(folder, settings.trackers, from_step=start),
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        inference_mode=False,
-    )

@@ -13,7 +13,7 @@ from polysense.evaluation.rank import feature_spread
 from polysense.methods.engine import Branch, Method, encode
 from polysense.methods.maskers import RandomMask
 from polysense.methods.reads import EachOther, TeacherViews
-from polysense.methods.recipes import recipes
+from polysense.methods.table import recipes
 from polysense.modalities.base import View, ViewPlan
 from polysense.objectives.base import Objective
 from polysense.objectives.contrastive import NTXent

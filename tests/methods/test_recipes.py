@@ -7,8 +7,8 @@ from torch import nn
 
 from polysense.errors import PolysenseError
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.recipes import find, recipes
 from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
+from polysense.methods.table import find, recipes
 from tests.toys import RowEncoder
 
 PUBLISHED = {
