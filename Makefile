@@ -9,7 +9,7 @@ demo: .venv/installed  ## pretrain on the pictures that come with the package, a
 	$(BIN)/polysense pretrain --config examples/demo.yaml --overwrite
 
 test: .venv/installed-dev  ## the whole suite, doctests and documentation included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
