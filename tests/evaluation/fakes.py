@@ -27,8 +27,7 @@ class Vectors:
         self.data = data
         self.table = pd.DataFrame({"name": [f"row {i}" for i in range(len(data))], **(columns or {})})
         self.label, self.identity = label, identity
-        if evaluation is not None:
-            self.evaluation = evaluation
+        self.evaluation = evaluation
 
     def __len__(self) -> int:
         return len(self.data)

