@@ -7,7 +7,6 @@ that :class:`Job` reads.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from polysense.training.budget import Budget
 from polysense.training.fit import Settings, check_batch, fit
 from polysense.training.optimisers import OPTIMISERS
 from polysense.training.processes import is_first
-
-log = logging.getLogger("polysense")
 
 AUTOMATIC = 2**31
 """Stands for the batch that suits the data: 256, or all of fewer."""
