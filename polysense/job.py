@@ -83,6 +83,7 @@ class Job:
         teacher = method.teacher if self.recipe.embeds_with == "teacher" else None
         towers = method.towers if teacher is None else teacher["towers"]
         tower: Encoder = towers[self.modality.name].cpu()  # type: ignore[index]
+        tower.settle()
         return tower
 
 
@@ -178,6 +179,11 @@ def configure(
     if batch == AUTOMATIC:
         batch = max(1, min(256, len(dataset)))
     check_batch(dataset, replace(wanted.settings, batch=batch))
+    if recipe.labels and dataset.label is None:
+        raise PolysenseError(
+            f"{recipe.name} learns from classes and the data have none: name their column with label, or sort"
+            " the files into one folder per class"
+        )
     budget = Budget.of(samples=len(dataset), batch=batch, **wanted.budget)
     config = {
         "method": recipe.name,

@@ -18,13 +18,15 @@ class Encoded:
     ``pooled``: ``[B, D]``. ``tokens``: ``[B, T, E]`` patches, frames, words or columns; under a mask
     that drops tokens only the visible ones, in their order. ``grid``: how all tokens lie, ``(h, w)``
     or ``(t,)``, None where they have no place. ``mask``: the ``[B, T]`` mask the encoder honoured,
-    True where hidden.
+    True where hidden. ``layers``: ``[B, L, T, E]``, the tokens after each of the last L blocks before
+    the closing norm, where :meth:`Encoder.keep_layers` asked for them.
     """
 
     pooled: Tensor
     tokens: Tensor | None = None
     grid: tuple[int, ...] | None = None
     mask: Tensor | None = None
+    layers: Tensor | None = None
 
     @staticmethod
     def join(parts: Sequence[Encoded]) -> Encoded:
@@ -33,21 +35,27 @@ class Encoded:
             return parts[0]
         tokens = [part.tokens for part in parts if part.tokens is not None]
         masks = [part.mask for part in parts if part.mask is not None]
+        layers = [part.layers for part in parts if part.layers is not None]
         alike = len({token.shape[1:] for token in tokens}) == 1 and len(tokens) == len(parts)
         return Encoded(
             torch.cat([part.pooled for part in parts]),
             torch.cat(tokens) if alike else None,
             parts[0].grid if alike else None,
             torch.cat(masks) if alike and len(masks) == len(parts) else None,
+            torch.cat(layers) if alike and len(layers) == len(parts) else None,
         )
 
     def split(self, sizes: list[int]) -> list[Encoded]:
         """Cut along the batch: the views that went through the encoder together."""
-        parts = len(sizes)
-        pooled = self.pooled.split(sizes)
-        tokens = self.tokens.split(sizes) if self.tokens is not None else [None] * parts
-        masks = self.mask.split(sizes) if self.mask is not None else [None] * parts
-        return [Encoded(pooled[i], tokens[i], self.grid, masks[i]) for i in range(parts)]
+
+        def cut(whole: Tensor | None) -> Sequence[Tensor | None]:
+            return whole.split(sizes) if whole is not None else [None] * len(sizes)
+
+        columns = (self.pooled.split(sizes), cut(self.tokens), cut(self.mask), cut(self.layers))
+        return [
+            Encoded(pooled, tokens, self.grid, mask, layers)
+            for pooled, tokens, mask, layers in zip(*columns, strict=True)
+        ]
 
 
 class Encoder(nn.Module):
@@ -72,6 +80,45 @@ class Encoder(nn.Module):
             PolysenseError: here, and in every encoder that cannot hide tokens.
         """
         raise self.cannot_hide()
+
+    @property
+    def token_dim(self) -> int:
+        """The width E of ``Encoded.tokens``, for methods that compare places.
+
+        Raises:
+            PolysenseError: here, and in every encoder without tokens on a grid.
+        """
+        raise PolysenseError(
+            f"the encoder {type(self.trunk).__name__} has no places on a grid to compare; choose a conv net"
+            " or a ViT, such as 'small', 'resnet18' or 'vit_nano'"
+        )
+
+    def learn_mask_token(self) -> None:
+        """From now on put a learned vector where a token is hidden, and do not leave the token out.
+
+        BEiT, SimMIM and iBOT hide in this way; MAE and I-JEPA leave out.
+
+        Raises:
+            PolysenseError: here, and in every encoder that cannot hide tokens.
+        """
+        raise self.cannot_hide()
+
+    def keep_layers(self, count: int) -> None:
+        """From now on give the tokens of the last ``count`` blocks in ``Encoded.layers`` too.
+
+        Raises:
+            PolysenseError: here, and in every encoder that is not a stack of equal blocks.
+        """
+        raise PolysenseError(
+            f"the encoder {type(self.trunk).__name__} is no stack of equal blocks; choose a ViT, such as"
+            " 'vit_nano'"
+        )
+
+    def settle(self) -> None:
+        """Put away what only training used (a mask token, kept layers), before the weights are written."""
+
+    def freeze_stem(self) -> None:
+        """Keep a transformer's random patch projection as it is (MoCo v3); others have none to freeze."""
 
     @property
     def token_values(self) -> int:

@@ -70,6 +70,11 @@ class SmallConvEncoder(Encoder):
         pooled = nn.functional.adaptive_avg_pool2d(features, self.pool).flatten(1)
         return Encoded(pooled, features.flatten(2).transpose(1, 2), tuple(features.shape[2:]))
 
+    @property
+    def token_dim(self) -> int:
+        """The channels of the map."""
+        return int(self.trunk.dim)  # type: ignore[arg-type]
+
 
 def _layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)

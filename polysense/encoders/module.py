@@ -23,15 +23,21 @@ class ModuleEncoder(Encoder):
     (torch.Size([2, 8]), torch.Size([2, 16, 8]), (4, 4))
     """
 
-    def __init__(self, trunk: nn.Module, dim: int) -> None:
+    def __init__(self, trunk: nn.Module, dim: int, *, grid: bool = True) -> None:
         super().__init__()
         self.trunk, self.dim = trunk, dim
+        self._has_grid = grid
 
     def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
         """Encode pictures ``[B, C, H, W]``."""
         if mask is not None:
             raise self.cannot_hide()
         return as_encoded(self.trunk(data), type(self.trunk).__name__)
+
+    @property
+    def token_dim(self) -> int:
+        """The width of a place of the module's map."""
+        return self.dim if self._has_grid else super().token_dim
 
 
 def wrap(module: nn.Module, channels: int, size: int | None) -> ModuleEncoder:
@@ -53,7 +59,7 @@ def wrap(module: nn.Module, channels: int, size: int | None) -> ModuleEncoder:
     finally:
         for part, training in modes:
             part.training = training
-    return ModuleEncoder(module, encoded.pooled.shape[-1])
+    return ModuleEncoder(module, encoded.pooled.shape[-1], grid=encoded.grid is not None)
 
 
 def as_encoded(output: Any, name: str) -> Encoded:

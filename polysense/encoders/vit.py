@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from polysense.encoders.base import Encoded, Encoder
 from polysense.errors import PolysenseError
@@ -23,7 +25,8 @@ SIZES = {
 class ViTEncoder(Encoder):
     """A tower around timm's ``VisionTransformer``, which leaves out hidden tokens as MAE does.
 
-    Tokens under a mask are dropped before the blocks, so they cost nothing and leave no trace.
+    Tokens under a mask are dropped before the blocks, so they cost nothing and leave no trace; after
+    :meth:`learn_mask_token` a learned vector stands in their places instead, as in BEiT.
     ``tokens`` are the patches without the class and register tokens; ``pooled`` is the trunk's own
     pooling (class token or mean), over what is visible.
 
@@ -41,15 +44,25 @@ class ViTEncoder(Encoder):
         super().__init__()
         self.trunk = trunk
         self.dim = int(trunk.embed_dim)
+        self.mask_token: nn.Parameter | None = None
+        self.kept_layers = 0
         height, width = trunk.patch_embed.img_size
         _patch_grid(height, width, self._patch)
 
     def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
         """Encode pictures ``[B, C, H, W]``; ``mask`` is ``[B, T]``, as many True in each row."""
         grid = self.grid(data)
-        features = self.trunk.forward_features(data) if mask is None else self._visible(data, mask)
+        tokens = self._embed(data, mask)
+        layers: list[Tensor] = []
+        for number, block in enumerate(self.trunk.blocks, start=1):
+            tokens = self._through(block, tokens)
+            if number > len(self.trunk.blocks) - self.kept_layers:
+                layers.append(tokens)
+        prefix = self.trunk.num_prefix_tokens
+        features = self.trunk.norm(tokens)
         pooled = self.trunk.forward_head(features, pre_logits=True)
-        return Encoded(pooled, features[:, self.trunk.num_prefix_tokens :], grid, mask)
+        kept = torch.stack(layers, 1)[:, :, prefix:] if layers else None
+        return Encoded(pooled, features[:, prefix:], grid, mask, kept)
 
     def grid(self, data: Tensor) -> tuple[int, int]:
         """How many patches fit into pictures ``[B, C, H, W]``: down, across."""
@@ -70,19 +83,52 @@ class ViTEncoder(Encoder):
         height, width = self.trunk.patch_embed.feat_ratio(as_scalar=False)
         return height, width
 
-    def _visible(self, data: Tensor, mask: Tensor) -> Tensor:
-        """What the trunk's ``forward_features`` does, with the hidden tokens left out on the way."""
-        from timm.models import checkpoint_seq
+    @property
+    def token_dim(self) -> int:
+        """The width of a patch's embedding, that of the pooled one."""
+        return self.dim
 
+    def learn_mask_token(self) -> None:
+        """From now on put a learned vector where a patch is hidden."""
+        self.mask_token = nn.Parameter(torch.zeros(self.dim))
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def keep_layers(self, count: int) -> None:
+        """From now on give the patches of the last ``count`` blocks, before the closing norm, too."""
+        depth = len(self.trunk.blocks)
+        if not 0 <= count <= depth:
+            raise PolysenseError(f"this ViT has {depth} blocks and cannot keep {count}; choose 0 to {depth}")
+        self.kept_layers = count
+
+    def settle(self) -> None:
+        """Put away the mask token and the kept layers."""
+        self.mask_token, self.kept_layers = None, 0
+
+    def freeze_stem(self) -> None:
+        """Keep the patch projection as it was drawn."""
+        self.trunk.patch_embed.requires_grad_(False)
+
+    def _embed(self, data: Tensor, mask: Tensor | None) -> Tensor:
+        """Patches with positions and prefix tokens, those under the mask left out or replaced."""
         trunk = self.trunk
-        tokens = trunk._pos_embed(trunk.patch_embed(data))
-        prefix, patches = tokens.tensor_split([trunk.num_prefix_tokens], dim=1)
-        places = _visible_places(mask, patches.shape[:2])
-        tokens = torch.cat([prefix, patches.take_along_dim(places[..., None], dim=1)], dim=1)
-        tokens = trunk.norm_pre(tokens)
-        tokens = checkpoint_seq(trunk.blocks, tokens) if trunk.grad_checkpointing else trunk.blocks(tokens)
-        features: Tensor = trunk.norm(tokens)
-        return features
+        patches = trunk.patch_embed(data)
+        if mask is not None and self.mask_token is not None:
+            if mask.shape != (len(data), math.prod(self.grid(data))):
+                raise _wrong_mask(mask, (len(data), math.prod(self.grid(data))))
+            hidden = mask.reshape(*patches.shape[:-1], 1)  # patches may still lie on their grid
+            patches = torch.where(hidden, self.mask_token.to(patches.dtype), patches)
+        tokens = trunk._pos_embed(patches)
+        if mask is not None and self.mask_token is None:
+            prefix, patches = tokens.tensor_split([trunk.num_prefix_tokens], dim=1)
+            places = _visible_places(mask, patches.shape[:2])
+            tokens = torch.cat([prefix, patches.take_along_dim(places[..., None], dim=1)], dim=1)
+        embedded: Tensor = trunk.norm_pre(trunk.patch_drop(tokens) if mask is None else tokens)
+        return embedded
+
+    def _through(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        if self.trunk.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, tokens, use_reentrant=False)  # type: ignore[no-any-return]
+        return block(tokens)  # type: ignore[no-any-return]
 
 
 def build(
@@ -156,7 +202,7 @@ def _patch_grid(height: int, width: int, patch: tuple[int, int]) -> tuple[int, i
 def _visible_places(mask: Tensor, shape: torch.Size) -> Tensor:
     """``[B, V]``: the places of the tokens that are not hidden, in order."""
     if mask.shape != shape:
-        raise PolysenseError(f"the mask has shape {list(mask.shape)}; the tokens need {list(shape)}")
+        raise _wrong_mask(mask, shape)
     visible = ~mask.bool()
     counts = visible.sum(1)
     fewest, most = int(counts.min()), int(counts.max())
@@ -165,3 +211,7 @@ def _visible_places(mask: Tensor, shape: torch.Size) -> Tensor:
             f"the mask leaves {fewest} to {most} tokens visible; leave as many in every row, at least 1"
         )
     return visible.nonzero()[:, 1].view(len(mask), most)
+
+
+def _wrong_mask(mask: Tensor, shape: tuple[int, ...]) -> PolysenseError:
+    return PolysenseError(f"the mask has shape {list(mask.shape)}; the tokens need {list(shape)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -27,12 +27,14 @@ Masker = Callable[[View, Encoder], View]
 class Seen:
     """What one step has seen: the views, and what student and teacher made of each of them.
 
-    ``teacher`` holds None where no branch asked for the teacher's opinion.
+    ``teacher`` holds None where no branch asked for the teacher's opinion. ``known`` is what the batch
+    knows of its samples besides their content (``index``, ``label``, an action, …), ``[B, ...]`` each.
     """
 
     views: list[View]
     student: list[Encoded]
     teacher: list[Encoded | None]
+    known: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,9 @@ class Method(nn.Module):
             heads = nn.ModuleDict({name: branch.head for name, branch in branches.items()})
             teacher.follow({"towers": self.towers, "heads": heads})
 
-    def forward(self, views: Sequence[View]) -> Outcome:
-        """Encode every view once and add up the branches."""
-        seen = self.look(views)
+    def forward(self, views: Sequence[View], known: Mapping[str, Tensor] | None = None) -> Outcome:
+        """Encode every view once and add up the branches; for ``known`` see :class:`Seen`."""
+        seen = self.look(views, known)
         heads = self.teacher["heads"] if self.teacher is not None else None
         parts: dict[str, Tensor] = {
             name: branch(seen, heads[name] if isinstance(heads, nn.ModuleDict) else None)
@@ -158,7 +160,7 @@ class Method(nn.Module):
         }
         return Outcome(torch.stack(list(parts.values())).sum(), parts, seen)
 
-    def look(self, views: Sequence[View]) -> Seen:
+    def look(self, views: Sequence[View], known: Mapping[str, Tensor] | None = None) -> Seen:
         """Let the student encode every view, and the teacher those that a branch asks for."""
         masked = [self._mask(view) for view in views]
         student = encode(self.towers, masked)
@@ -175,7 +177,7 @@ class Method(nn.Module):
             with torch.no_grad():
                 for place, one in zip(asked, encode(towers, whole), strict=True):
                     teacher[place] = one
-        return Seen(masked, student, teacher)
+        return Seen(masked, student, teacher, known or {})
 
     def _mask(self, view: View) -> View:
         tower = self.towers[view.modality]

@@ -20,7 +20,8 @@ class Recipe:
     """A named method: how it is built, which views it wants, and where it was published.
 
     ``collapse`` says what most likely went wrong when the embeddings collapse. ``embeds_with`` names
-    the tower that is worth keeping: the "student" or the "teacher".
+    the tower that is worth keeping: the "student" or the "teacher". ``encoders`` says in words what fits,
+    ``labels`` whether the method learns from the data's classes.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Recipe:
     collapse: str
     embeds_with: str = "student"
     encoders: str = "any"
+    labels: bool = False
 
     @property
     def summary(self) -> str:
@@ -82,6 +84,7 @@ def recipe(
     views: ViewPlan | None = None,
     embeds_with: str = "student",
     encoders: str = "any",
+    labels: bool = False,
 ) -> Callable[[Build], Build]:
     """Enter the decorated function ``(encoder, modality_name, *, options) -> Method`` in the table."""
 
@@ -97,6 +100,7 @@ def recipe(
             collapse,
             embeds_with,
             encoders,
+            labels,
         )
         return build
 

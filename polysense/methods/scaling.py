@@ -53,6 +53,8 @@ RULES: dict[str, Rule] = {
     "hidden": Rule(f"at most 512 below {MANY_SAMPLES:,} samples", _width),
     "out": Rule(f"at most 512 below {MANY_SAMPLES:,} samples", _width),
     "prototypes": Rule("the largest power of two up to half the number of samples", _prototypes),
+    "queue": Rule("the largest power of two up to half the number of samples", _prototypes),
+    "samples": Rule("the number of samples in the data", lambda published, here: here.samples),
     "momentum": Rule(
         "the teacher remembers a tenth of training: 1 - 10/steps; 0.99 under a time budget", _momentum
     ),

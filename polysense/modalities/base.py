@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from polysense.encoders.base import Encoder
+from polysense.errors import PolysenseError
 
 Tensors = Tensor | dict[str, Tensor]
 """One tensor, or several under names; the first dimension of each is the batch."""
@@ -29,18 +30,22 @@ class Batch:
     """Samples as tensors of one shape, before any view is made of them.
 
     ``data``: ``[B, ...]`` as stored (for pictures unsigned bytes), ``index``: ``[B]``, the samples'
-    places in their dataset, by which labels and names are looked up.
+    places in their dataset, by which labels and names are looked up. ``known``: what else the dataset
+    knows of its samples and an objective may use (an action, a reward), ``[B, ...]`` each.
     """
 
     data: Tensors
     index: Tensor
+    known: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(to_device(self.data, device), self.index.to(device, non_blocking=True))
+        known = to_device(dict(self.known), device)
+        assert isinstance(known, dict)
+        return Batch(to_device(self.data, device), self.index.to(device, non_blocking=True), known)
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,11 @@ class View:
 
     ``data``: ``[B, ...]`` on the training device. ``modality``: the tower that reads it ("image",
     "text", …). ``kind``: "global", "local" (multi-crop), "next" (in time), …. ``mask``: ``[B, T]``,
-    True at the tokens hidden from the encoder. ``present``: ``[B]``, False where this sample lacks
-    the modality.
+    True at the tokens hidden from the encoder. ``asked``: ``[B, M, T]``, the hidden tokens that are to
+    be predicted, in M groups, where they are not all that is hidden (I-JEPA). ``present``: ``[B]``,
+    False where this sample lacks the modality. ``region``: ``[B, 2, G]``, the part of the sample that
+    the view shows, its start and extent along each axis of the token grid as shares of the sample; a
+    mirrored view runs backwards, with a negative extent. See :meth:`places`.
     """
 
     data: Tensors
@@ -58,10 +66,33 @@ class View:
     kind: str = "global"
     mask: Tensor | None = None
     present: Tensor | None = None
+    asked: Tensor | None = None
+    region: Tensor | None = None
 
-    def hide(self, mask: Tensor) -> View:
+    def hide(self, mask: Tensor, asked: Tensor | None = None) -> View:
         """The same view with the tokens under ``mask`` hidden from the encoder."""
-        return replace(self, mask=mask)
+        return replace(self, mask=mask, asked=asked)
+
+    def places(self, grid: tuple[int, ...]) -> Tensor:
+        """``[B, T, G]``: where in the sample the centres of the view's tokens lie, as shares of it.
+
+        >>> view = View(torch.zeros(1, 2), "sound", region=torch.tensor([[[0.5], [0.5]]]))
+        >>> view.places((2,))
+        tensor([[[0.6250],
+                 [0.8750]]])
+
+        Raises:
+            PolysenseError: when the view does not know which part of the sample it shows.
+        """
+        if self.region is None:
+            raise PolysenseError(
+                f"this method needs to know where in a sample its views lie, and those of {self.modality!r}"
+                " do not say (a rotated picture has no upright place): use views without rotation"
+            )
+        centres = [(torch.arange(side, device=self.region.device) + 0.5) / side for side in grid]
+        tokens = torch.stack([axis.flatten() for axis in torch.meshgrid(*centres, indexing="ij")], 1)
+        start, extent = self.region[:, :1], self.region[:, 1:]
+        return start + tokens * extent
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import pandas as pd
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from polysense.errors import PolysenseError, unknown
 from polysense.methods.engine import Method
@@ -99,7 +101,14 @@ def fit(
         for tower in method.towers.values():
             tower.compile()
     module = Pretraining(
-        method, modality, optimisation, budget, batch=settings.batch, seed=settings.seed, name=recipe.name
+        method,
+        modality,
+        optimisation,
+        budget,
+        batch=settings.batch,
+        seed=settings.seed,
+        name=recipe.name,
+        labels=_labels(dataset) if recipe.labels else None,
     )
     checkpoints = Checkpoints(folder, every_steps=settings.checkpoint_steps)
     journal = Journal(len(dataset), every=settings.log_every)
@@ -172,6 +181,12 @@ def check_batch(dataset: Dataset, settings: Settings) -> None:
         raise PolysenseError(
             f"a batch of {settings.batch} cannot be accumulated in {settings.accumulate} equal parts"
         )
+
+
+def _labels(dataset: Dataset) -> Tensor:
+    """``[samples]``: the classes as numbers, -1 where unknown."""
+    codes, _ = pd.factorize(dataset.table[dataset.label])
+    return torch.from_numpy(codes).long()
 
 
 def _trainer(

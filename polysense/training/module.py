@@ -22,7 +22,8 @@ class Pretraining(L.LightningModule):
 
     All randomness of a step (views, masks, dropout) is drawn from a seed that depends on the run's
     seed, the step and the process alone, so that a resumed run draws what the killed one would have.
-    ``outcome`` holds what the latest step saw, for callbacks that only look.
+    ``outcome`` holds what the latest step saw, for callbacks that only look. ``labels`` ``[samples]``
+    are the classes of the whole dataset as numbers, -1 where unknown, for methods that learn from them.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class Pretraining(L.LightningModule):
         batch: int,
         seed: int = 0,
         name: str = "",
+        labels: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.name = name
+        self.labels = labels
         self.method = method
         self.modality = modality
         self.optimisation = optimisation
@@ -75,13 +78,21 @@ class Pretraining(L.LightningModule):
         self.rate = apply_schedule(self.trainer.optimizers[0], self.optimisation, self.batch, self.progress)
         with torch.no_grad():
             views = self.modality.views(batch)
-        self.outcome = self.method(views)
+        self.outcome = self.method(views, self._known(batch))
         if not torch.isfinite(self.outcome.loss):
             raise PolysenseError(
                 f"the loss became {self.outcome.loss.item()} at step {step}; the last good checkpoint is"
                 " kept: start again with a lower lr, with clip, or in precision 32"
             )
         return self.outcome.loss
+
+    def _known(self, batch: Batch) -> dict[str, Tensor]:
+        """What is known of the batch's samples besides their content."""
+        known = {**batch.known, "index": batch.index}
+        if self.labels is not None:
+            self.labels = self.labels.to(batch.index.device)
+            known["label"] = self.labels[batch.index]
+        return known
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the teacher follow."""
