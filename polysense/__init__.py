@@ -19,6 +19,7 @@ _HOMES = {
     "resume": "polysense.front:resume",
     "evaluate": "polysense.front:evaluate",
     "embed": "polysense.front:embed",
+    "localise": "polysense.localisation:localise",
     "load": "polysense.deployment.run:load",
     "Run": "polysense.deployment.run:Run",
     "recipes": "polysense.methods.table:recipes",
@@ -32,6 +33,7 @@ __all__ = [
     "embed",
     "evaluate",
     "load",
+    "localise",
     "pretrain",
     "recipes",
     "resume",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from polysense.deployment.run import Run, load
     from polysense.errors import PolysenseError
     from polysense.front import embed, evaluate, pretrain, resume
+    from polysense.localisation import localise
     from polysense.methods.table import recipes
     from polysense.report import write_report
 

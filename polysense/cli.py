@@ -23,6 +23,7 @@ COMMANDS = {
     "resume": "go on with a run that was stopped or killed",
     "evaluate": "probe a run's encoder beside the untrained one and the raw input",
     "embed": "write embeddings with the names of their samples",
+    "localise": "draw where the encoder sees objects, and print their boxes",
     "report": "write a run's report.html anew",
     "methods": "list the methods, or show one with its defaults",
     "encoders": "list the encoders that have a name",
@@ -122,8 +123,21 @@ def _parser(name: str, function: Command) -> Parser:
         description=text.splitlines()[0] + (f" Examples: {'; '.join(examples)}" if examples else ""),
     )
     parser.add_argument("--config", action="config", help="a YAML file with the same options")
-    parser.add_function_arguments(_for_shell(function), as_positional=True)
+    several = _of_several(function)
+    parser.add_function_arguments(_for_shell(function), as_positional=True, skip=set(several))
+    for last in several:
+        parser.add_argument(last, nargs="+", type=str, help="one or more")
     return parser
+
+
+def _of_several(function: Command) -> list[str]:
+    """The required parameters that take a sequence: on a command line, all the words that are left."""
+    hints = typing.get_type_hints(function)
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty and typing.get_origin(hints[name]) is Sequence
+    ]
 
 
 def _for_shell(function: Command) -> Command:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from polysense import front
+from polysense import front, localisation
 from polysense.deployment.folder import EVALUATION
 from polysense.deployment.run import Run
 from polysense.report import write_report
@@ -38,6 +38,11 @@ def evaluate(*args: Any, **kwargs: Any) -> None:
 @functools.wraps(front.embed)
 def embed(*args: Any, **kwargs: Any) -> None:
     _line(f"wrote {front.embed(*args, **kwargs)}")
+
+
+@functools.wraps(localisation.localise)
+def localise(*args: Any, **kwargs: Any) -> None:
+    _line(localisation.localise(*args, **kwargs).to_json(orient="records", force_ascii=False))
 
 
 def report(run: str) -> None:

@@ -56,7 +56,7 @@ def pretrain(
     data: Any,
     *,
     method: str = "simclr",
-    encoder: str | nn.Module = "small",
+    encoder: str | nn.Module | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     modality: str | Modality = "image",
@@ -95,7 +95,8 @@ def pretrain(
         data: a folder, a list of paths, a glob, a CSV or Parquet file, a Hugging Face or torch dataset,
             an array, or ``builtin:emoji``.
         method: the recipe; ``polysense methods`` lists them.
-        encoder: a name (``polysense encoders`` lists them) or your own ``nn.Module``.
+        encoder: a name (``polysense encoders`` lists them) or your own ``nn.Module``; by default "small", or
+            what the method needs.
         out: the run folder, by default ``runs/METHOD-ENCODER-NUMBER``.
         overwrite: replace the run that is there.
         modality: "image", or your own :class:`~polysense.modalities.base.Modality`.
@@ -145,7 +146,7 @@ def pretrain(
     recipe.options(options or {}, {})  # an unknown option is told before any data are read
     wanted = Wanted(
         recipe=recipe,
-        encoder=encoder,
+        encoder=recipe.default_encoder if encoder is None else encoder,
         pretrained=pretrained,
         encoder_options=encoder_options or {},
         options=options or {},

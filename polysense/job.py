@@ -24,6 +24,7 @@ from polysense.methods.recipes import Recipe
 from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
 from polysense.methods.table import find
 from polysense.modalities.base import Dataset, Modality, ViewPlan
+from polysense.teachers import with_encoders
 from polysense.training.budget import Budget
 from polysense.training.fit import Settings, check_batch, fit
 from polysense.training.optimisers import OPTIMISERS
@@ -48,8 +49,9 @@ class Job:
     def __post_init__(self) -> None:
         if self.config["encoder"]["own"]:
             self.untrained = copy.deepcopy(self.tower)
+        options = with_encoders(self.recipe, self.config["options"], self.modality)
         torch.manual_seed(self.config["seed"])
-        self.method = self.recipe.build(self.tower, self.modality.name, **self.config["options"])
+        self.method = self.recipe.build(self.tower, self.modality.name, **options)
 
     @property
     def recipe(self) -> Recipe:

@@ -98,7 +98,7 @@ def pretrain(data: Path | str, out: Path, *words: object) -> Outcome:
         (["--batch-size", "64"], ["batch of 64 is larger than the data (32 samples)", "batch-size 32"]),
         (["--batch-size", "many"], ["batch-size", "many"]),
         (["--encoder", "vit_nano", "--size", "6"], ["6×6 pixels", "patches of 4×4", "multiple of the patch"]),
-        (["--method", "mae"], ["cannot hide tokens", "'vit_nano'"]),
+        (["--method", "mae", "--encoder", "small"], ["cannot hide tokens", "'vit_nano'"]),
         (["--epochs", "3"], ["one budget", "steps and epochs"]),
         (["--steps", "0"], ["steps is 0", "more than zero"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),

@@ -117,6 +117,10 @@ class CellEncoder(Encoder):
         return (self.columns,)
 
     @property
+    def token_dim(self) -> int:
+        return self.dim
+
+    @property
     def token_values(self) -> int:
         return 1
 

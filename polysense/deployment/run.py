@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from polysense.deployment.folder import read_config, read_weights
+from polysense.deployment.sampling import complete
 from polysense.encoders.base import Encoded, Encoder
 from polysense.errors import PolysenseError
 from polysense.modalities import rebuild
@@ -51,9 +53,7 @@ class Run(nn.Module):
         Raises:
             PolysenseError: for a sample that cannot be read.
         """
-        listed = list(items) if isinstance(items, list | tuple) else [items]
-        if not listed:
-            raise PolysenseError("there is nothing to embed: give at least one sample")
+        listed = _listed(items, "embed")
         parts = [self._encode(listed[at : at + batch_size]) for at in range(0, len(listed), batch_size)]
         return torch.cat(parts)
 
@@ -62,6 +62,22 @@ class Run(nn.Module):
             batch = self.modality.batch(items).to(self.device)
             embedded: Tensor = self(self.modality.plain(batch))
         return embedded.float().cpu()
+
+    def sample(self, pictures: Any, *, given: float = 0.5, temperature: float = 1.0) -> NDArray[Any]:
+        """Complete pictures of which only the top is given: bytes ``[N, side, side, 3]`` (image_gpt).
+
+        ``pictures`` is one or a list of them, as for :meth:`embed`; the top ``given`` share of the rows is
+        kept, the rest drawn pixel by pixel with torch's global random numbers. The lower ``temperature``,
+        the tamer.
+
+        Raises:
+            PolysenseError: for a run whose encoder does not predict the next pixel.
+        """
+        with eval_mode(self):
+            batch = self.modality.batch(_listed(pictures, "complete")).to(self.device)
+            view = self.modality.plain(batch)
+            completed = complete(self.encoder, view.data, given=given, temperature=temperature)
+        return self.modality.show(View(completed, view.modality))
 
     @torch.no_grad()
     def stream(self, dataset: Dataset, *, batch_size: int = 256) -> Iterator[tuple[range, Tensor]]:
@@ -76,6 +92,13 @@ class Run(nn.Module):
     def device(self) -> torch.device:
         """Where the encoder lies."""
         return next(self.encoder.parameters()).device
+
+
+def _listed(items: Any, verb: str) -> list[Any]:
+    listed = list(items) if isinstance(items, list | tuple) else [items]
+    if not listed:
+        raise PolysenseError(f"there is nothing to {verb}: give at least one sample")
+    return listed
 
 
 class eval_mode:  # noqa: N801 - a context manager reads as a verb

@@ -93,14 +93,25 @@ class Projector(nn.Module):
         return projected
 
 
+class Pooled(nn.Module):
+    """The head that is none: the pooled embedding itself.
+
+    >>> Pooled()(Encoded(torch.ones(1, 2)))
+    tensor([[1., 1.]])
+    """
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """``[B, D]``."""
+        return encoded.pooled
+
+
 class PrototypeHead(nn.Module):
     """DINO's head: an MLP to a bottleneck, then the cosine to each of many learned prototypes.
 
     Until ``frozen_until`` of training is done the prototypes get a gradient of zeros, in DINO for the
     first epoch (zeros and not none: distributed training waits for every parameter's gradient).
-    SwAV's head is the same with ``layers=2, norm="batch", activation=nn.ReLU``.
 
-    https://arxiv.org/abs/2104.14294, https://arxiv.org/abs/2006.09882
+    https://arxiv.org/abs/2104.14294
 
     >>> head = PrototypeHead(192, hidden=64, bottleneck=16, prototypes=100)
     >>> bool(head(Encoded(torch.randn(4, 192))).abs().max() <= 1)
@@ -148,13 +159,33 @@ class PrototypeHead(nn.Module):
         return functional.linear(bottleneck, functional.normalize(weight, dim=-1, eps=1e-6))
 
 
+class OnTokens(nn.Module):
+    """A module on every token: ``[B, T, K]``. With one linear layer it is SimMIM's and BEiT's decoder.
+
+    >>> OnTokens(nn.Linear(8, 48))(Encoded(torch.randn(2, 8), torch.randn(2, 4, 8))).shape
+    torch.Size([2, 4, 48])
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """What the module makes of ``encoded.tokens``."""
+        if encoded.tokens is None:
+            raise PolysenseError("this method reads tokens, and the encoder gives none; choose a ViT")
+        read: Tensor = self.module(encoded.tokens)
+        return read
+
+
 class MaskedDecoder(nn.Module):
     """MAE's decoder: sees the visible tokens, predicts ``out`` values for every one.
 
     A learned mask token stands in for each hidden one, fixed sine-cosine positions on the encoder's
-    ``grid`` (a plane ``(h, w)`` or a line ``(t,)``) tell them apart, and the pooled embedding goes in
-    front, where MAE has its class token. The answer is ``[B, T, out]`` in the original order. Tokens
-    from an encoder that replaces instead of dropping go in as they are.
+    ``grid`` (a plane ``(h, w)`` or a line ``(t,)``) tell them apart, and the pooled embedding, of width
+    ``pooled_dim`` where that is not the tokens', goes in front, where MAE has its class token. The answer
+    is ``[B, T, out]`` in the original order. Tokens from an encoder that replaces instead of dropping go
+    in as they are.
 
     https://arxiv.org/abs/2111.06377
 
@@ -165,26 +196,22 @@ class MaskedDecoder(nn.Module):
     """
 
     def __init__(
-        self, encoder_dim: int, width: int = 512, depth: int = 8, heads: int = 16, *, out: int
+        self,
+        token_dim: int,
+        width: int = 512,
+        depth: int = 8,
+        heads: int = 16,
+        *,
+        out: int,
+        pooled_dim: int | None = None,
     ) -> None:
-        from timm.models.vision_transformer import Block
-
         super().__init__()
-        if width % heads:
-            raise PolysenseError(
-                f"{heads} heads cannot share a decoder width of {width}; choose one they divide"
-            )
-        layer_norm: Any = partial(nn.LayerNorm, eps=1e-6)
-        self.embed = nn.Linear(encoder_dim, width)
-        self.mask_token = nn.Parameter(torch.zeros(width))
-        blocks = [Block(width, heads, qkv_bias=True, norm_layer=layer_norm) for _ in range(depth)]
-        self.blocks = nn.Sequential(*blocks, layer_norm(width))
+        self.embed = nn.Linear(token_dim, width)
+        self.embed_pooled = nn.Linear(pooled_dim or token_dim, width)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        self.blocks = _transformer(width, depth, heads)
         self.predict = nn.Linear(width, out)
-        nn.init.normal_(self.mask_token, std=0.02)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                nn.init.xavier_uniform_(part.weight)
-                nn.init.zeros_(part.bias)
+        self.apply(_xavier)
 
     def forward(self, encoded: Encoded) -> Tensor:
         """``[B, T, out]``: a prediction for every token, hidden or visible."""
@@ -192,7 +219,7 @@ class MaskedDecoder(nn.Module):
             raise PolysenseError("the decoder needs an encoder with tokens on a grid; choose a ViT")
         tokens = self._in_place(self.embed(encoded.tokens), encoded.mask, math.prod(encoded.grid))
         positions = sine_cosine(encoded.grid, tokens.shape[-1], tokens.device).to(tokens.dtype)
-        summary = self.embed(encoded.pooled)[:, None]
+        summary = self.embed_pooled(encoded.pooled)[:, None]
         decoded = self.blocks(torch.cat([summary, tokens + positions], dim=1))
         predicted: Tensor = self.predict(decoded[:, 1:])
         return predicted
@@ -208,6 +235,62 @@ class MaskedDecoder(nn.Module):
             )
         filled = self.mask_token.to(tokens.dtype).expand(len(tokens), count, -1)
         return filled.masked_scatter(~mask.bool()[..., None], tokens)
+
+
+class PlacePredictor(nn.Module):
+    """I-JEPA's predictor: from the visible tokens, what lies at the places that are asked for.
+
+    For each of M groups of places a learned token with a fixed sine-cosine position stands for each
+    place, and a transformer reads them together with the visible tokens. It belongs to the student alone.
+
+    https://arxiv.org/abs/2301.08243
+
+    >>> hide, ask = torch.tensor([[False, True, True, True]]), torch.tensor([[[0, 1, 0, 0], [0, 0, 0, 1]]])
+    >>> encoded = Encoded(torch.randn(1, 8), torch.randn(1, 1, 8), (2, 2), hide)
+    >>> PlacePredictor(8, width=16, depth=1, heads=2)(encoded, ask.bool()).shape
+    torch.Size([2, 1, 8])
+    """
+
+    def __init__(self, token_dim: int, width: int = 384, depth: int = 12, heads: int = 12) -> None:
+        super().__init__()
+        self.embed = nn.Linear(token_dim, width)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        self.blocks = _transformer(width, depth, heads)
+        self.predict = nn.Linear(width, token_dim)
+        self.apply(_xavier)
+
+    def forward(self, encoded: Encoded, asked: Tensor) -> Tensor:
+        """``[B·M, N, token_dim]`` for ``asked[B, M, T]``, which is True at N places in each group."""
+        tokens, grid, mask = encoded.tokens, encoded.grid, encoded.mask
+        if tokens is None or grid is None or mask is None or tokens.shape[1] == mask.shape[1]:
+            raise PolysenseError("the predictor needs an encoder that leaves hidden tokens out; choose a ViT")
+        batch, groups, count = asked.shape
+        embedded = self.embed(tokens)
+        positions = sine_cosine(grid, embedded.shape[-1], tokens.device).to(embedded.dtype)
+        place = torch.arange(count, device=tokens.device)
+        shown = embedded + positions[place.expand(batch, -1)[~mask].view(batch, -1)]
+        wanted = positions[place.expand(batch, groups, -1)[asked].view(batch * groups, -1)]
+        wanted = wanted + self.mask_token.to(wanted.dtype)
+        read = self.blocks(torch.cat([shown.repeat_interleave(groups, 0), wanted], 1))
+        predicted: Tensor = self.predict(read[:, -wanted.shape[1] :])
+        return predicted
+
+
+def _transformer(width: int, depth: int, heads: int) -> nn.Sequential:
+    """Pre-norm transformer blocks and a closing norm."""
+    from timm.models.vision_transformer import Block
+
+    if width % heads:
+        raise PolysenseError(f"{heads} heads cannot share a width of {width}; choose one they divide")
+    layer_norm: Any = partial(nn.LayerNorm, eps=1e-6)
+    blocks = [Block(width, heads, qkv_bias=True, norm_layer=layer_norm) for _ in range(depth)]
+    return nn.Sequential(*blocks, layer_norm(width))
+
+
+def _xavier(part: nn.Module) -> None:
+    if isinstance(part, nn.Linear):
+        nn.init.xavier_uniform_(part.weight)
+        nn.init.zeros_(part.bias)
 
 
 def sine_cosine(grid: tuple[int, ...], width: int, device: torch.device | None = None) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from polysense.encoders.base import Encoded, Encoder
+from polysense.encoders.probe import on_empty_pictures
 from polysense.errors import PolysenseError
 
 
@@ -17,6 +17,7 @@ class ModuleEncoder(Encoder):
     The module may return ``[B, D]``, a map ``[B, C, H, W]`` (pooled by its mean, its places are the
     tokens), tokens ``[B, T, D]`` (pooled by their mean) or an :class:`Encoded`. It cannot hide tokens.
 
+    >>> import torch
     >>> encoder = ModuleEncoder(nn.Conv2d(3, 8, 3), dim=8)
     >>> encoded = encoder(torch.zeros(2, 3, 6, 6))
     >>> encoded.pooled.shape, encoded.tokens.shape, encoded.grid
@@ -43,22 +44,13 @@ class ModuleEncoder(Encoder):
 def wrap(module: nn.Module, channels: int, size: int | None) -> ModuleEncoder:
     """Find the width of a module's output with an empty picture, and make it an encoder."""
     name, side = type(module).__name__, size or 224
-    # The picture goes where the weights are; a module without weights works anywhere.
-    like = next(module.parameters(), torch.empty(0))
-    picture = torch.zeros(2, channels, side, side, device=like.device, dtype=like.dtype)
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
     try:
-        with torch.no_grad():
-            encoded = as_encoded(module(picture), name)
+        encoded = as_encoded(on_empty_pictures(module, channels, size), name)
     except (RuntimeError, TypeError, ValueError) as error:
         raise PolysenseError(
             f"the encoder {name} failed on pictures [2, {channels}, {side}, {side}] ({_first_line(error)}); "
             "pass the channels and size it takes"
         ) from error
-    finally:
-        for part, training in modes:
-            part.training = training
     return ModuleEncoder(module, encoded.pooled.shape[-1], grid=encoded.grid is not None)
 
 

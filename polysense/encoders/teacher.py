@@ -94,6 +94,35 @@ class Teacher(nn.Module):
             torch._foreach_copy_(own, live)
 
 
+class FrozenTeacher(Teacher):
+    """A teacher that has learned elsewhere and stays as it is, always in eval mode.
+
+    ``towers`` has an encoder per modality, ``heads`` what the objective compares with, per branch.
+
+    >>> teacher = FrozenTeacher({"image": nn.BatchNorm1d(2)}, {"match": nn.Identity()}).train()
+    >>> teacher["towers"]["image"].training
+    False
+    """
+
+    def __init__(self, towers: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> None:
+        super().__init__(momentum=1.0)
+        copies = {"towers": nn.ModuleDict(towers), "heads": nn.ModuleDict(heads)}
+        self.copies = nn.ModuleDict(copies).requires_grad_(False)
+        self.train(False)
+
+    def follow(self, modules: Mapping[str, nn.Module]) -> FrozenTeacher:
+        """Follow nobody."""
+        return self
+
+    def update(self) -> None:
+        """Stay."""
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """Remain in eval mode, whatever the student does."""
+        super().train(False)
+        return self
+
+
 def _grouped(own: Iterable[Tensor], live: Iterable[Tensor]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
     """Pairs in lists of one device and data type: what the fused operations need to be fast."""
     groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]]

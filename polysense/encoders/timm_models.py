@@ -11,28 +11,48 @@ from torch import Tensor, nn
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.convnet import fit_stem
 from polysense.encoders.module import map_tokens
+from polysense.encoders.probe import ProbedEncoder
 from polysense.encoders.vit import ViTEncoder
 from polysense.errors import PolysenseError, unknown
 
 
-class TimmEncoder(Encoder):
+class TimmEncoder(ProbedEncoder):
     """A tower around a timm model without its classifier.
 
     Tokens are the last map or sequence before pooling, and None where they differ from ``pooled`` in
-    width (MobileNetV3 widens after pooling) or the model has no such sequence.
+    width (MobileNetV3 widens after pooling) or the model has no such sequence. With ``dense_stage`` they are
+    the map of that stage, as timm counts them or from the end: -2 is the one before the last, whose grid
+    is twice as fine; ``pooled`` stays the model's own.
+
+    Raises:
+        PolysenseError: where the model has no such stage, or no stages.
     """
 
-    trunk: Any
-
-    def __init__(self, trunk: nn.Module) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.dim = int(self.trunk.head_hidden_size)
+    def __init__(
+        self,
+        trunk: nn.Module,
+        *,
+        channels: int = 3,
+        size: int | None = None,
+        dense_stage: int | None = None,
+    ) -> None:
+        super().__init__(trunk, int(trunk.head_hidden_size), channels=channels, size=size)  # type: ignore[arg-type]
+        self.dense_stage = dense_stage
+        stages = len(getattr(trunk, "feature_info", ())) if hasattr(trunk, "forward_intermediates") else 0
+        if dense_stage is not None and not -stages <= dense_stage < stages:
+            choice = f"choose {-stages} to {stages - 1}" if stages else "leave it out"
+            raise PolysenseError(
+                f"{type(trunk).__name__} has {stages} stages, no dense_stage {dense_stage}; {choice}"
+            )
 
     def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
         """Encode pictures ``[B, C, H, W]``."""
         if mask is not None:
             raise self.cannot_hide()
+        if self.dense_stage is not None:
+            features, (stage,) = self.trunk.forward_intermediates(data, indices=[self.dense_stage])
+            pooled = self.trunk.forward_head(features, pre_logits=True)
+            return Encoded(pooled, map_tokens(stage), tuple(stage.shape[2:]))
         features = self.trunk.forward_features(data)
         pooled = self.trunk.forward_head(features, pre_logits=True)
         tokens, grid = self._tokens(features, data)
@@ -65,6 +85,8 @@ def build(
     size: int | None,
     pretrained: bool,
     small_stem: bool | None = None,
+    dense_stage: int | None = None,
+    freeze_patches: bool = False,
     **options: Any,
 ) -> Encoder:
     """The timm model ``name`` as an encoder; see :func:`polysense.encoders.build`."""
@@ -72,14 +94,25 @@ def build(
     wanted = {"dynamic_img_size": True} if size is None else {"dynamic_img_size": True, "img_size": size}
     trunk = _create(name, wanted, pretrained=pretrained, in_chans=channels, num_classes=0, **options)
     fit_stem(trunk, channels=channels, size=size, pretrained=pretrained, small_stem=small_stem)
-    return wrap(trunk)
+    encoder = wrap(trunk, channels=channels, size=size, dense_stage=dense_stage)
+    if freeze_patches:
+        if not isinstance(encoder, ViTEncoder):
+            raise PolysenseError(f"{name!r} is no plain ViT with patches to freeze; leave out freeze_patches")
+        encoder.freeze_stem()
+    return encoder
 
 
-def wrap(trunk: nn.Module) -> Encoder:
+def wrap(
+    trunk: nn.Module, *, channels: int = 3, size: int | None = None, dense_stage: int | None = None
+) -> Encoder:
     """The encoder for a timm model: a ViT that can hide tokens where the model is a plain ViT."""
     from timm.models.vision_transformer import VisionTransformer
 
-    return ViTEncoder(trunk) if isinstance(trunk, VisionTransformer) else TimmEncoder(trunk)
+    if not isinstance(trunk, VisionTransformer):
+        return TimmEncoder(trunk, channels=channels, size=size, dense_stage=dense_stage)
+    if dense_stage is not None:
+        raise PolysenseError("a ViT has no stages but one grid of patches; leave out dense_stage")
+    return ViTEncoder(trunk)
 
 
 def _create(name: str, wanted: Mapping[str, Any], *, pretrained: bool, **options: Any) -> nn.Module:

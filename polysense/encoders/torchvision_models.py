@@ -12,24 +12,19 @@ from torch import Tensor, nn
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.convnet import fit_stem
 from polysense.encoders.module import map_tokens
+from polysense.encoders.probe import ProbedEncoder
 from polysense.errors import PolysenseError
 
 CLASSIFIERS = ("fc", "classifier", "heads", "head")
 """What torchvision's models call the part that names the class."""
 
 
-class TorchvisionEncoder(Encoder):
+class TorchvisionEncoder(ProbedEncoder):
     """A tower around a torchvision model without its classifier.
 
     Tokens are what goes into the final pooling (ResNet, ConvNeXt, EfficientNet, Swin, …) or a ViT's
     patches, and None where a model pools in another way or widens afterwards.
     """
-
-    trunk: Any
-
-    def __init__(self, trunk: nn.Module, dim: int) -> None:
-        super().__init__()
-        self.trunk, self.dim = trunk, dim
 
     def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
         """Encode pictures ``[B, C, H, W]``."""
@@ -84,7 +79,7 @@ def build(
     if channels != 3:
         _change_channels(trunk, channels, pretrained)
     fit_stem(trunk, channels=channels, size=size, pretrained=pretrained, small_stem=small_stem)
-    return TorchvisionEncoder(trunk, dim)
+    return TorchvisionEncoder(trunk, dim, channels=channels, size=size)
 
 
 def _create(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:

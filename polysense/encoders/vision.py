@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from polysense.encoders import module, timm_models, torchvision_models, vit
+from polysense.encoders import capsnet, module, pixels, timm_models, torchvision_models, vit
 from polysense.encoders.base import Encoder
 from polysense.encoders.convnet import SmallConvEncoder, SmallConvNet
 from polysense.errors import PolysenseError, unknown
+
+
+def _small(*, channels: int, size: int | None, pool: int = 4, **options: Any) -> Encoder:
+    return SmallConvEncoder(SmallConvNet(channels, **options), pool=pool)
+
+
+OWN: dict[str, Callable[..., Encoder]] = {
+    "small": _small,
+    "capsnet": capsnet.build,
+    **{name: partial(vit.build, name) for name in vit.SIZES},
+    **{name: partial(pixels.build, name) for name in pixels.SIZES},
+}
+"""The encoders of this package by name."""
 
 
 def build(
@@ -25,8 +40,14 @@ def build(
 
     ``spec`` is a name: "small" (a conv net for CPUs; options ``widths``, ``strides``,
     ``pool``), "vit_nano", "vit_micro", "vit", "vit_small", "vit_base" (options ``width``, ``depth``,
-    ``heads``, ``patch``), any model of timm ("resnet18", "timm/convnext_atto") or of torchvision
-    ("torchvision/swin_t"), each with its own library's options. Or it is your own ``nn.Module``.
+    ``heads``, ``patch``, ``freeze_patches``), "capsnet" (options of :class:`.CapsNet`), "pixel_gpt_nano",
+    "pixel_gpt_small", … (options of :class:`.PixelGPT`), any model of timm ("resnet18",
+    "timm/convnext_atto") or of torchvision ("torchvision/swin_t"), each with its own library's options.
+    Or it is your own ``nn.Module``.
+
+    Conv nets and Swins of timm take ``dense_stage``: their tokens then are the map of that stage, counted
+    as timm counts or from the end (-2: before the last, twice as fine), and ``pooled`` stays as it was.
+    ViTs take timm's ``reg_tokens`` (register tokens) and ``drop_path_rate`` (stochastic depth).
 
     ResNets of up to 64 pixels get the 3×3 stem without max-pool, unless pretrained; ``small_stem``
     forces it or forbids it. Raises ``PolysenseError`` for unknown names and options, sizes that do
@@ -70,6 +91,10 @@ def list_encoders() -> list[tuple[str, str]]:
         rows.append(
             (name, "ViT of width {width}, depth {depth}, {heads} heads; can hide tokens".format(**shape))
         )
+    rows.append(("capsnet", "64 capsules of 8 numbers, dynamic or EM routing; pooled: their lengths"))
+    for name, shape in pixels.SIZES.items():
+        line = "pixel transformer of width {width}, depth {depth}, {side} x {side} pixels; for image_gpt"
+        rows.append((name, line.format(**shape)))
     for library, names in {"timm": _timm_names(), "torchvision": _torchvision_names()}.items():
         families: dict[str, list[str]] = defaultdict(list)
         for name in names:
@@ -92,20 +117,17 @@ def _given(
     if isinstance(spec, Encoder):
         return spec
     if type(spec).__module__.startswith("timm.models."):
-        return timm_models.wrap(spec)
+        return timm_models.wrap(spec, channels=channels, size=size)
     return module.wrap(spec, channels, size)
 
 
 def _named(spec: str, channels: int, size: int | None, pretrained: bool, options: dict[str, Any]) -> Encoder:
-    if spec == "small" or spec in vit.SIZES:
+    if spec in OWN:
         if pretrained:
             raise PolysenseError(
                 f"there are no pretrained weights of {spec!r}; leave out pretrained or name a timm model"
             )
-        if spec in vit.SIZES:
-            return vit.build(spec, channels=channels, size=size, **options)
-        pool = options.pop("pool", 4)
-        return SmallConvEncoder(SmallConvNet(channels, **options), pool=pool)
+        return OWN[spec](channels=channels, size=size, **options)
     library, name = _locate(spec)
     build_from = timm_models.build if library == "timm" else torchvision_models.build
     return build_from(name, channels=channels, size=size, pretrained=pretrained, **options)
@@ -120,7 +142,7 @@ def _locate(spec: str) -> tuple[str, str]:
         return "timm", name
     if library in ("", "torchvision") and name in _torchvision_names():
         return "torchvision", name
-    known = ["small", *vit.SIZES, *_timm_names(), *(f"torchvision/{name}" for name in _torchvision_names())]
+    known = [*OWN, *_timm_names(), *(f"torchvision/{name}" for name in _torchvision_names())]
     raise unknown("encoder", spec, known)
 
 

@@ -137,11 +137,18 @@ def build(
     channels: int,
     size: int | None,
     patch: int | None = None,
+    freeze_patches: bool = False,
     **options: Any,
 ) -> ViTEncoder:
     """A ViT of any size: ``width``, ``depth``, ``heads``, ``patch`` in pixels, or timm's own options.
 
-    Without ``patch`` it is 4 up to 40 pixels, 8 up to 96, and 16 above.
+    Without ``patch`` it is 4 up to 40 pixels, 8 up to 96, and 16 above. ``freeze_patches`` keeps the random
+    projection of the patches (MoCo v3). Of timm's options, ``reg_tokens`` adds register tokens
+    (https://arxiv.org/abs/2309.16588), which are neither patches nor pooled, and ``drop_path_rate`` leaves
+    out whole blocks at random in training, the later the likelier (https://arxiv.org/abs/1603.09382).
+
+    >>> build("vit_nano", channels=3, size=32, reg_tokens=4, drop_path_rate=0.1).trunk.num_prefix_tokens
+    5
     """
     from timm.models.vision_transformer import VisionTransformer
 
@@ -162,7 +169,10 @@ def build(
         num_heads=shape["heads"],
         **{"dynamic_img_size": True, **options},  # crops of other sizes interpolate the positions
     )
-    return ViTEncoder(trunk)
+    encoder = ViTEncoder(trunk)
+    if freeze_patches:
+        encoder.freeze_stem()
+    return encoder
 
 
 def patchify(pictures: Tensor, patch: int | tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,7 +37,11 @@ def masked_prediction(
     decoder: nn.Module,
     objective: Objective,
     tokenise: Callable[[Any], Tensor],
+    beside: Mapping[str, Branch] | None = None,
 ) -> Method:
-    """A method that hides tokens of the input and predicts them; the decoder is the head."""
+    """A method that hides tokens of the input and predicts them; the decoder is the head.
+
+    ``beside`` holds further branches (a tokenizer that learns).
+    """
     predict = Branch(decoder, objective, HiddenInput(tokenise))
-    return Method({modality: encoder}, {"predict": predict}, masker=masker)
+    return Method({modality: encoder}, {"predict": predict, **(beside or {})}, masker=masker)

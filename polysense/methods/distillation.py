@@ -1,16 +1,22 @@
-"""Recipes in which a student follows its own moving average."""
+"""Recipes in which a student follows itself, its own moving average, or another encoder."""
 
 from __future__ import annotations
 
+from torch import nn
+
 from polysense.encoders.base import Encoder
-from polysense.encoders.heads import Projector, PrototypeHead, mlp
-from polysense.encoders.teacher import Teacher
+from polysense.encoders.heads import OnTokens, Pooled, Projector, PrototypeHead, mlp
+from polysense.encoders.teacher import FrozenTeacher, Teacher
+from polysense.errors import PolysenseError
 from polysense.methods.build import joint_embedding
-from polysense.methods.engine import Method
+from polysense.methods.contrastive import OwnPredictions
+from polysense.methods.engine import Branch, Method
 from polysense.methods.optimisation import Optimisation
+from polysense.methods.reads import TeacherViews
 from polysense.methods.recipes import recipe
 from polysense.modalities.base import ViewPlan
 from polysense.objectives.distillation import DINO, NegativeCosine
+from polysense.objectives.features import FeatureRegression
 
 
 @recipe(
@@ -84,3 +90,67 @@ def dino(
         teacher=Teacher(momentum),
         objective=DINO(prototypes, student_temperature, teacher_temperature),
     )
+
+
+@recipe(
+    "simsiam",
+    family="distillation",
+    title="Exploring Simple Siamese Representation Learning",
+    paper="https://arxiv.org/abs/2011.10566",
+    optimisation=Optimisation("sgd", lr=0.05, weight_decay=1e-4, warmup=0.0),
+    collapse="the predictor does not keep up: raise lr, and see that predictor_hidden is well below out",
+)
+def simsiam(
+    encoder: Encoder,
+    modality: str = "image",
+    *,
+    hidden: int = 2048,
+    out: int = 2048,
+    predictor_hidden: int = 512,
+) -> Method:
+    """Predict from one view the student's own projection of the other, which gets no gradient."""
+    match = Branch(
+        Projector(encoder.dim, hidden, out, layers=3, last_norm="batch_no_affine"),
+        NegativeCosine(),
+        OwnPredictions(),
+        predictor=mlp(out, predictor_hidden, out),
+        weight=0.25,  # the paper's mean of both directions of -cos is a quarter of this one's sum, less 1
+    )
+    return Method({modality: encoder}, {"match": match})
+
+
+@recipe(
+    "distill",
+    family="distillation",
+    title="SimReg: Regression as a Simple Yet Effective Tool for Self-supervised Knowledge Distillation",
+    paper="https://arxiv.org/abs/2201.05131",
+    views=ViewPlan(globals_=1, strength="weak"),
+    optimisation=Optimisation("sgd", lr=0.05, weight_decay=1e-4, warmup=0.0),
+    collapse="the teacher's own embeddings have collapsed, or do not suit these data: try another teacher",
+)
+def distill(
+    encoder: Encoder,
+    modality: str = "image",
+    *,
+    teacher: Encoder | None = None,
+    tokens: float = 0.0,
+    hidden: int = 1024,
+    layers: int = 4,
+) -> Method:
+    """Give a frozen teacher's features of the same view, whatever the teacher is.
+
+    ``tokens`` is the weight of a second loss, on the tokens, for two encoders with one grid.
+    """
+    if teacher is None:
+        raise PolysenseError(
+            "distill needs a teacher: name one with the option teacher, such as 'resnet18', a run folder,"
+            " 'open_clip:MODEL/WEIGHTS' or 'transformers:NAME'"
+        )
+    head = Projector(encoder.dim, hidden, teacher.dim, layers=layers)
+    branches = {"match": Branch(head, FeatureRegression(), TeacherViews())}
+    heads: dict[str, nn.Module] = {"match": Pooled()}
+    if tokens:
+        each = OnTokens(nn.Linear(encoder.token_dim, teacher.token_dim))
+        branches["tokens"] = Branch(each, FeatureRegression(), TeacherViews(), weight=tokens)
+        heads["tokens"] = OnTokens(nn.Identity())
+    return Method({modality: encoder}, branches, teacher=FrozenTeacher({modality: teacher}, heads))

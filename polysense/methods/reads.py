@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polysense.encoders.base import Encoded
+from polysense.errors import PolysenseError
 from polysense.methods.engine import Branch, Seen, embed
 from polysense.modalities.base import View
 
@@ -76,24 +78,61 @@ class TeacherViews:
         return student, teacher
 
 
-@dataclass(frozen=True)
-class HiddenInput:
-    """What the student predicts at the hidden tokens against the input itself (MAE).
+class HiddenInput(nn.Module):
+    """What the student predicts at the hidden tokens against the input itself (MAE, BEiT).
 
-    ``tokenise`` cuts a view's data into one target per token, ``[B, T, K]``. Gives the objective
-    prediction, target and mask.
+    ``tokenise`` makes one target per token of a view's data, ``[B, T, K]`` or ``[B, T]``; where it is a
+    module (a tokenizer that learns), it is saved with the method. Gives the objective prediction, target
+    and mask.
     """
 
-    tokenise: Callable[[Any], Tensor]
+    def __init__(self, tokenise: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.tokenise = tokenise
 
     def of_teacher(self, view: View) -> bool:
         """No teacher is needed."""
         return False
 
-    def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
+    def forward(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Decode every masked view and lay the views' batches one behind the other."""
         masked = [place for place, view in enumerate(seen.views) if view.mask is not None]
         prediction = torch.cat([branch.head(seen.student[place]) for place in masked])
         target = torch.cat([self.tokenise(seen.views[place].data) for place in masked])
         mask = torch.cat([m for place in masked if (m := seen.views[place].mask) is not None])
         return branch.predictor(prediction), target, mask
+
+
+@dataclass(frozen=True)
+class HiddenTokens:
+    """The student's tokens where they were hidden from it against the teacher's, who saw all (iBOT).
+
+    The head reads a token as it reads a pooled embedding, so that both can share one. Gives the objective
+    ``[N, K]`` of student and teacher, the N hidden tokens one behind the other, and the mask ``[B, T]``
+    that tells whose they are. The encoder must replace hidden tokens and not leave them out.
+    """
+
+    def of_teacher(self, view: View) -> bool:
+        """The views of which something is hidden."""
+        return view.mask is not None
+
+    def targets(self, teacher: Encoded) -> Tensor:
+        """What the teacher knows of its tokens: ``[B, T, E]``."""
+        if teacher.tokens is None:
+            raise PolysenseError("this method compares tokens, and the encoder gives none; choose a ViT")
+        return teacher.tokens
+
+    def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
+        """Pick the hidden tokens of both sides."""
+        if teacher_head is None:
+            raise ValueError("HiddenTokens needs a Method with a teacher")
+        masks, ours, theirs = [], [], []
+        for view, student, teacher in zip(seen.views, seen.student, seen.teacher, strict=True):
+            if view.mask is not None and student.tokens is not None and teacher is not None:
+                masks.append(view.mask)
+                ours.append(student.tokens[view.mask])
+                theirs.append(self.targets(teacher)[view.mask])
+        predicted = branch.predictor(branch.head(Encoded(torch.cat(ours))))
+        with torch.no_grad():
+            target = teacher_head(Encoded(torch.cat(theirs)))
+        return predicted, target, torch.cat(masks)

@@ -21,7 +21,8 @@ class Recipe:
 
     ``collapse`` says what most likely went wrong when the embeddings collapse. ``embeds_with`` names
     the tower that is worth keeping: the "student" or the "teacher". ``encoders`` says in words what fits,
-    ``labels`` whether the method learns from the data's classes.
+    ``labels`` whether the method learns from the data's classes, ``default_encoder`` what it trains where
+    none is named.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Recipe:
     embeds_with: str = "student"
     encoders: str = "any"
     labels: bool = False
+    default_encoder: str = "small"
 
     @property
     def summary(self) -> str:
@@ -85,6 +87,7 @@ def recipe(
     embeds_with: str = "student",
     encoders: str = "any",
     labels: bool = False,
+    default_encoder: str = "small",
 ) -> Callable[[Build], Build]:
     """Enter the decorated function ``(encoder, modality_name, *, options) -> Method`` in the table."""
 
@@ -101,6 +104,7 @@ def recipe(
             embeds_with,
             encoders,
             labels,
+            default_encoder,
         )
         return build
 

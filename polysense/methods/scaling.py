@@ -39,8 +39,12 @@ def _width(published: int, here: Circumstances) -> int:
     return published if here.samples >= MANY_SAMPLES else min(published, 512)
 
 
+def _quarter(published: int, here: Circumstances) -> int:
+    return published if here.samples >= MANY_SAMPLES else max(1, published // 4)
+
+
 def _prototypes(published: int, here: Circumstances) -> int:
-    return min(published, 1 << int(math.log2(max(64, here.samples // 2))))
+    return min(published, 1 << int(math.log2(max(2, here.samples // 2))))
 
 
 def _momentum(published: float, here: Circumstances) -> float:
@@ -52,6 +56,11 @@ def _momentum(published: float, here: Circumstances) -> float:
 RULES: dict[str, Rule] = {
     "hidden": Rule(f"at most 512 below {MANY_SAMPLES:,} samples", _width),
     "out": Rule(f"at most 512 below {MANY_SAMPLES:,} samples", _width),
+    **{
+        f"{part}_{size}": Rule(f"a quarter below {MANY_SAMPLES:,} samples", _quarter)
+        for part in ("decoder", "predictor")
+        for size in ("width", "depth")
+    },
     "prototypes": Rule("the largest power of two up to half the number of samples", _prototypes),
     "queue": Rule("the largest power of two up to half the number of samples", _prototypes),
     "samples": Rule("the number of samples in the data", lambda published, here: here.samples),
@@ -61,8 +70,9 @@ RULES: dict[str, Rule] = {
 }
 
 OPTIMISER_RULE = (
-    f"LARS from a batch of {LARGE_BATCH} on; below it AdamW with lr 0.002 x sqrt(batch/256),"
-    " weight decay 1e-4, warm-up over a tenth; AdamW's own lr is there at least 0.0005 x sqrt(batch/256)"
+    f"LARS from a batch of {LARGE_BATCH} on, SGD from {MANY_SAMPLES:,} samples on; below them AdamW with lr"
+    " 0.002 x sqrt(batch/256), weight decay 1e-4, warm-up over a tenth; AdamW's own lr is at least"
+    f" 0.0005 x sqrt(batch/256) below a batch of {LARGE_BATCH}"
 )
 
 
@@ -77,7 +87,7 @@ def scaled_options(published: dict[str, Any], here: Circumstances) -> dict[str, 
 
 
 def scaled_optimisation(published: Optimisation, here: Circumstances) -> Optimisation:
-    """The optimiser here: LARS is made for large batches and is replaced below them, AdamW kept awake.
+    """The optimiser here: LARS is made for large batches and SGD for long training; AdamW is kept awake.
 
     >>> scaled_optimisation(Optimisation("lars", lr=0.3), Circumstances(batch=256)).name
     'adamw'
@@ -85,7 +95,7 @@ def scaled_optimisation(published: Optimisation, here: Circumstances) -> Optimis
     if here.batch >= LARGE_BATCH:
         return published
     share = math.sqrt(here.batch / 256)
-    if published.name == "lars":
+    if published.name == "lars" or (published.name == "sgd" and here.samples < MANY_SAMPLES):
         return replace(
             published, name="adamw", lr=0.002 * share, per=here.batch, weight_decay=1e-4, warmup=0.1
         )

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from polysense.errors import unknown
-from polysense.methods import contrastive, distillation, masked, redundancy  # noqa: F401 - they fill the table
+from polysense.methods import (  # noqa: F401 - they fill the table
+    clustering,
+    contrastive,
+    dense,
+    distillation,
+    jepa,
+    masked,
+    pixels,
+    redundancy,
+    token_distillation,
+)
 from polysense.methods.recipes import TABLE, Recipe
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from polysense.errors import unknown
+from polysense.errors import PolysenseError, unknown
 
 PREFIX = "builtin:"
 
@@ -20,7 +20,8 @@ class Builtin:
     """What is known of a data set without opening it.
 
     ``label``: the column that holds the class; ``identity``: the column whose equal values mark samples
-    of the same thing; ``evaluation``: how results on it are measured, None where there is no agreed way.
+    of the same thing; ``evaluation``: how results on it are measured, None where there is no agreed way;
+    ``drawn``: whether it is made when it is read, instead of lying in a file.
     """
 
     description: str
@@ -30,6 +31,7 @@ class Builtin:
     label: str | None = None
     identity: str | None = None
     evaluation: Mapping[str, Any] | None = None
+    drawn: bool = False
 
 
 BUILTINS: Mapping[str, Builtin] = MappingProxyType(
@@ -49,6 +51,14 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
                 "k": 10,
                 "temperature": 0.1,
             },
+        ),
+        "scenes": Builtin(
+            description="one to five emoji on textures and photographs, 96 x 96, with exact boxes and masks",
+            modality="image",
+            licence="as builtin:emoji; photographs CC-BY 2.0 (by way of scikit-learn)",
+            rows=2_000,
+            label="group",
+            drawn=True,
         ),
         "speech": Builtin(
             description="recordings of about 600 prompts in five languages, one speaker each, 8 kHz",
@@ -85,7 +95,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
 
 
 def describe(name: str) -> Builtin:
-    """What is known of a data set, by its name with or without ``builtin:`` before it.
+    """What is known of a data set, by its name with or without ``builtin:`` before it and options behind.
 
     Raises:
         PolysenseError: if there is none of that name.
@@ -93,7 +103,7 @@ def describe(name: str) -> Builtin:
     >>> describe("builtin:emoji").label
     'group'
     """
-    name = name.removeprefix(PREFIX)
+    name = name.removeprefix(PREFIX).partition("?")[0]
     if name not in BUILTINS:
         raise unknown("built-in data set", name, BUILTINS)
     return BUILTINS[name]
@@ -102,14 +112,22 @@ def describe(name: str) -> Builtin:
 def builtin(name: str) -> pd.DataFrame:
     """Read a data set that comes with the package; names are as for :func:`describe`.
 
-    Pictures and sounds are ``{"bytes", "path"}`` dicts, as the Hugging Face libraries have them.
+    Pictures and sounds are ``{"bytes", "path"}`` dicts, as the Hugging Face libraries have them; those
+    of ``builtin:scenes`` are arrays, see :func:`polysense.modalities.vision.scenes.scenes`, whose options
+    follow the name as in ``builtin:scenes?count=500&size=64&seed=1``.
 
     Raises:
-        PolysenseError: if there is none of that name.
+        PolysenseError: if there is none of that name, or it has no such option.
 
     >>> builtin("builtin:weather").shape
     (26115, 14)
     """
-    describe(name)
-    with as_file(files("polysense") / "data" / f"{name.removeprefix(PREFIX)}.parquet") as path:
+    plain, _, options = name.removeprefix(PREFIX).partition("?")
+    if describe(plain).drawn:
+        from polysense.modalities.vision.scenes import scenes_with
+
+        return scenes_with(options)
+    if options:
+        raise PolysenseError(f"{PREFIX}{plain} has no options; leave out {options!r}")
+    with as_file(files("polysense") / "data" / f"{plain}.parquet") as path:
         return pd.read_parquet(path)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from polysense.errors import PolysenseError
 from polysense.objectives.base import Objective
 from polysense.objectives.distributed import mean_over_processes
+from polysense.objectives.sinkhorn import sinkhorn
 
 
 class Distillation(Objective):
@@ -78,6 +79,9 @@ class DINO(Distillation):
     over the first ``warmup`` share of training. A loss that stays at ``log(prototypes)`` has collapsed
     to the uniform answer.
 
+    With ``sinkhorn_iterations`` above 0 there is no centre: as in DINOv2 (https://arxiv.org/abs/2304.07193)
+    the target is ``sinkhorn(x_teacher / teacher temperature)`` over all teacher views of all processes.
+
     >>> uniform = torch.zeros(2, 4, 8)
     >>> DINO(prototypes=8)(uniform, uniform).exp()
     tensor(8.)
@@ -96,8 +100,10 @@ class DINO(Distillation):
         warmup: float = 0.3,
         centre_momentum: float = 0.9,
         skip_same: bool = True,
+        sinkhorn_iterations: int = 0,
     ) -> None:
         super().__init__(skip_same)
+        self.sinkhorn_iterations = sinkhorn_iterations
         self.student_temperature = student_temperature
         self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
         self.warmup = warmup
@@ -119,13 +125,24 @@ class DINO(Distillation):
                 f"DINO was made for {len(self.centre)} prototypes, but the head gives "
                 f"{student.shape[-1]}; make the two equal"
             )
-        teacher = teacher.detach()
-        target = ((teacher - self.centre) / self.teacher_temperature).softmax(-1)
-        cross_entropy = -_mean_dot(target, (student / self.student_temperature).log_softmax(-1))
-        if self.training:
-            mean = mean_over_processes(teacher.mean((0, 1)))
-            self.centre.lerp_(mean.to(self.centre.dtype), 1 - self.centre_momentum)
+        log_p = (student / self.student_temperature).log_softmax(-1)
+        cross_entropy = -_mean_dot(self.targets(teacher), log_p)
         return mean_over_processes((cross_entropy * pairs).sum() / pairs.sum())
+
+    @torch.no_grad()
+    def targets(self, teacher: Tensor) -> Tensor:
+        """The teacher's probabilities ``[..., prototypes]`` of its scores; afterwards the centre moves."""
+        scores = teacher.flatten(0, -2)
+        if self.sinkhorn_iterations:
+            return sinkhorn(scores, self.teacher_temperature, self.sinkhorn_iterations).view_as(teacher)
+        target = ((teacher - self.centre) / self.teacher_temperature).softmax(-1)
+        if self.training:
+            # processes may hold different numbers of rows, even none: average sums and counts
+            rows = mean_over_processes(scores.new_tensor(float(len(scores))))
+            mean = mean_over_processes(scores.sum(0)) / rows.clamp_min(1e-6)
+            step = (1 - self.centre_momentum) * (rows > 0)
+            self.centre += (step * (mean - self.centre)).to(self.centre.dtype)
+        return target
 
 
 def _mean_dot(teacher: Tensor, student: Tensor) -> Tensor:

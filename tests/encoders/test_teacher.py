@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from polysense.encoders import Teacher, build
+from polysense.encoders.teacher import FrozenTeacher
 from polysense.errors import PolysenseError
 
 
@@ -159,3 +160,15 @@ def test_wrong_settings_say_what_to_do():
         Teacher(schedule="cosin")
     with pytest.raises(PolysenseError, match=r"momentum is 99.*from 0 to 1"):
         Teacher(99)
+
+
+def test_a_frozen_teacher_follows_nobody():
+    module = student().train()
+    teacher = FrozenTeacher({"image": module}, {"match": nn.Identity()}).follow({"towers": student()}).train()
+    before = copy.deepcopy(module.state_dict())
+    teacher.at(0.5)
+    teacher.update()
+    teacher["towers"]["image"](torch.randn(8, 3, 4, 4))
+    assert not module.training
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

@@ -147,6 +147,61 @@ def test_timm_token_layouts():
     assert mobile.tokens is None
 
 
+DENSE = {  # name: options, and width and side of the tokens of the last, the second and the third last stage
+    "resnet18": ({}, [(512, 8), (256, 16), (128, 32)]),
+    "test_convnext": ({}, [(64, 2), (48, 4), (32, 8)]),
+    "swin_tiny_patch4_window7_224": ({"depths": (1, 1, 1, 1)}, [(768, 2), (384, 4), (192, 8)]),
+    "test_efficientnet": ({}, [(64, 2), (48, 4), (32, 8)]),
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_tokens_of_an_earlier_stage_leave_the_pooled_as_it_is(name):
+    options, stages = DENSE[name]
+    plain = build(name, size=64, **options).eval()
+    pictures = torch.randn(2, 3, 64, 64)
+    expected = plain(pictures)
+    assert plain.token_dim == expected.tokens.shape[-1]
+    for stage, (width, side) in zip((-1, -2, -3), stages, strict=True):
+        dense = build(name, size=64, dense_stage=stage, **options).eval()
+        dense.load_state_dict(plain.state_dict())
+        assert dense.token_dim == width
+        encoded = dense(pictures)
+        torch.testing.assert_close(encoded.pooled, expected.pooled)
+        assert encoded.tokens.shape == (2, side * side, width)
+        assert encoded.grid == (side, side)
+
+
+def test_the_tokens_of_a_stage_are_its_map_row_by_row():
+    encoder = build("resnet18", size=32, dense_stage=-2).eval()
+    kept = []
+    encoder.trunk.layer3.register_forward_hook(lambda _, __, output: kept.append(output))
+    encoded = encoder(torch.randn(2, 3, 32, 48))
+    torch.testing.assert_close(encoded.tokens[:, 13], kept[0][:, :, 1, 13 - encoded.grid[1]])
+
+
+def test_stages_that_do_not_exist_are_refused():
+    with pytest.raises(PolysenseError, match="ResNet has 5 stages, no dense_stage 7; choose -5 to 4"):
+        build("resnet18", dense_stage=7)
+    with pytest.raises(PolysenseError, match="a ViT has no stages"):
+        build("test_vit", dense_stage=-2)
+
+
+@pytest.mark.parametrize(("name", "width"), [("torchvision/resnet18", 512), ("resnet18", 512), ("small", 64)])
+def test_the_width_of_tokens_is_known_without_a_trace(name, width):
+    encoder = build(name, channels=4, size=32)
+    before = copy.deepcopy(encoder.state_dict())
+    assert encoder.token_dim == width
+    assert encoder.training
+    assert all(torch.equal(before[key], value) for key, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["torchvision/alexnet", "mobilenetv3_small_050"])
+def test_encoders_without_places_have_no_width_of_tokens(name):
+    with pytest.raises(PolysenseError, match="has no places on a grid to compare; choose a conv net"):
+        _ = build(name, size=64).token_dim
+
+
 @pytest.mark.parametrize("name", ["small", "resnet18", "torchvision/resnet18"])
 def test_masks_are_refused_where_tokens_cannot_be_hidden(name):
     encoder = build(name, size=32)

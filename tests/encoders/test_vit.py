@@ -196,3 +196,33 @@ def test_tokenise_gives_each_token_its_own_pixels():
     weight = encoder.trunk.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # as patches lie: p, q, c
     embedded = encoder.tokenise(pictures) @ weight.T + encoder.trunk.patch_embed.proj.bias
     torch.testing.assert_close(embedded, encoder.trunk.patch_embed(pictures).flatten(1, 2))
+
+
+def test_register_tokens_are_neither_patches_nor_pooled():
+    encoder, twin = small(reg_tokens=3, global_pool="avg", class_token=False), small()
+    encoded = encoder(torch.randn(2, 3, 16, 16))
+    assert encoded.tokens.shape == (2, 16, 32)
+    assert encoded.grid == twin(torch.randn(2, 3, 16, 16)).grid
+    torch.testing.assert_close(encoded.pooled, encoder.trunk.fc_norm(encoded.tokens.mean(1)))
+
+
+def test_stochastic_depth_leaves_out_later_blocks_more_often_and_only_in_training():
+    encoder, pictures = small(depth=3, drop_path_rate=0.6), torch.randn(4, 3, 16, 16)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in encoder.trunk.blocks]
+    assert rates == pytest.approx([0.0, 0.3, 0.6])
+    assert torch.equal(encoder(pictures).pooled, encoder(pictures).pooled)
+    encoder.train()
+    assert not torch.equal(encoder(pictures).pooled, encoder(pictures).pooled)
+    masked = random_mask(4, 16, 5)
+    assert not torch.equal(encoder(pictures, masked).pooled, encoder(pictures, masked).pooled)
+
+
+@pytest.mark.parametrize("name", ["vit_nano", "vit_tiny_patch16_224"])
+def test_frozen_patches_stay_as_they_were_drawn(name):
+    encoder = build(name, size=32, depth=1, freeze_patches=True)
+    encoder(torch.randn(2, 3, 32, 32)).pooled.sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert (parameter.grad is None) == ("patch_embed" in name), name
+    assert all(parameter.requires_grad for parameter in build("vit_nano", size=32).parameters())
+    with pytest.raises(PolysenseError, match="'resnet18' is no plain ViT with patches to freeze"):
+        build("resnet18", freeze_patches=True)

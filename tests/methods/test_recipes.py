@@ -13,9 +13,27 @@ from tests.toys import RowEncoder
 
 PUBLISHED = {
     "simclr": {"temperature": 0.1, "out": 128, "layers": 3},
+    "moco_v2": {"temperature": 0.2, "queue": 65536, "momentum": 0.999, "hidden": 2048, "out": 128},
+    "moco_v3": {"temperature": 0.2, "momentum": 0.99, "hidden": 4096, "out": 256, "layers": 3},
+    "nnclr": {"temperature": 0.1, "queue": 98304, "hidden": 2048, "out": 256},
+    "directclr": {"temperature": 0.1, "share": 360 / 2048},
+    "supcon": {"temperature": 0.1, "hidden": 2048, "out": 128},
     "byol": {"momentum": 0.996, "hidden": 4096, "out": 256},
     "vicreg": {"invariance": 25.0, "variance": 25.0, "covariance": 1.0, "hidden": 8192, "out": 8192},
     "barlow_twins": {"off_diagonal": 0.0051, "hidden": 8192, "out": 8192},
+    "wmse": {"hidden": 1024, "out": 64, "sub_batch": 128, "iterations": 1, "shrink": 0.0},
+    "lejepa": {"regularisation": 0.05, "slices": 1024, "knots": 17, "hidden": 2048},
+    "densecl": {"momentum": 0.999, "queue": 65536, "temperature": 0.2, "dense_weight": 0.5, "out": 128},
+    "deep_infomax": {"estimator": "jsd", "out": 2048},
+    "vicregl": {
+        "alpha": 0.75,
+        "invariance": 25.0,
+        "variance": 25.0,
+        "covariance": 1.0,
+        "matches": 20 / 49,
+        "out": 8192,
+        "local_out": 512,
+    },
     "dino": {
         "momentum": 0.996,
         "prototypes": 65536,
@@ -24,7 +42,59 @@ PUBLISHED = {
         "hidden": 2048,
         "bottleneck": 256,
     },
+    "swav": {
+        "temperature": 0.1,
+        "epsilon": 0.05,
+        "iterations": 3,
+        "prototypes": 3000,
+        "hidden": 2048,
+        "out": 128,
+        "queue": 3840,
+    },
+    "deepcluster_v2": {"temperature": 0.1, "prototypes": 3000, "clusterings": 3, "hidden": 2048, "out": 128},
+    "simsiam": {"hidden": 2048, "out": 2048, "predictor_hidden": 512},
+    "ibot": {
+        "momentum": 0.996,
+        "prototypes": 8192,
+        "student_temperature": 0.1,
+        "teacher_temperature": 0.07,
+        "patch_temperature": 0.07,
+        "least_masked": 0.1,
+        "most_masked": 0.5,
+        "masked_samples": 0.5,
+    },
+    "dinov2": {
+        "momentum": 0.992,
+        "prototypes": 65536,
+        "teacher_temperature": 0.07,
+        "sinkhorn_iterations": 3,
+        "spread": 0.1,
+        "least_masked": 0.1,
+        "most_masked": 0.5,
+        "masked_samples": 0.5,
+    },
+    "data2vec": {"momentum": 0.9998, "layers": 6, "beta": 2.0, "mask_ratio": 0.6},
+    "msn": {
+        "momentum": 0.996,
+        "prototypes": 1024,
+        "temperature": 0.1,
+        "teacher_temperature": 0.025,
+        "entropy_weight": 1.0,
+        "mask_ratio": 0.15,
+        "out": 256,
+    },
+    "distill": {"tokens": 0.0, "hidden": 1024, "layers": 4},
     "mae": {"mask_ratio": 0.75, "normalise": True, "decoder_width": 512, "decoder_depth": 8},
+    "simmim": {"mask_ratio": 0.6, "mask_unit": 2},
+    "beit": {"mask_ratio": 0.4, "prototypes": 8192},
+    "maskfeat": {"mask_ratio": 0.4, "cell": 8, "bins": 9},
+    "ijepa": {
+        "momentum": 0.996,
+        "targets": 4,
+        "predictor_width": 384,
+        "predictor_depth": 12,
+    },
+    "image_gpt": {"mask_ratio": 0.15},
 }
 
 
@@ -36,7 +106,7 @@ def test_published_defaults(name: str) -> None:
 
 def test_every_recipe_says_where_it_is_from_and_what_collapse_means() -> None:
     for recipe in recipes().values():
-        assert recipe.paper.startswith("https://arxiv.org/abs/")
+        assert recipe.paper.startswith(("https://arxiv.org/abs/", "https://proceedings.mlr.press/"))
         assert recipe.summary.endswith(".")
         assert recipe.collapse
         assert recipe.title
@@ -67,6 +137,14 @@ def test_widths_follow_the_data() -> None:
     few, many = Circumstances(samples=4000), Circumstances(samples=1_281_167)
     assert scaled_options(find("vicreg").published, few) == {"hidden": 512, "out": 512}
     assert scaled_options(find("vicreg").published, many) == {}
+
+
+def test_decoders_and_predictors_follow_the_data() -> None:
+    few, many = Circumstances(samples=4000), Circumstances(samples=1_281_167)
+    assert scaled_options(find("mae").published, few) == {"decoder_width": 128, "decoder_depth": 2}
+    assert scaled_options(find("mae").published, many) == {}
+    small = {"predictor_width": 96, "predictor_depth": 3}
+    assert small.items() <= scaled_options(find("ijepa").published, few).items()
 
 
 def test_momentum_follows_the_length_of_training() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from polysense import objectives
 
@@ -34,6 +35,105 @@ def tokens(z: Tensor) -> tuple[Tensor, ...]:
     return prediction, (3 * prediction).cos().detach(), prediction[..., 0].detach() > -0.3
 
 
+def words(z: Tensor) -> tuple[Tensor, ...]:
+    prediction, target, mask = tokens(z)
+    return prediction, target.argmax(-1), mask
+
+
+def autoencoded(z: Tensor) -> tuple[Tensor, ...]:
+    decoded, target, _ = tokens(z)
+    return decoded, target, 2 * target.flip(-1)
+
+
+def with_places(z: Tensor) -> Tensor:
+    """``[V, B, 3, K]``: three places for each embedding."""
+    return torch.stack([z, z.flip(-1).sin(), (2 * z).cos()], 2)
+
+
+def places_and_summary(z: Tensor) -> tuple[Tensor, ...]:
+    return with_places(z), 2 * z
+
+
+def places_in_the_sample(z: Tensor) -> tuple[Tensor, ...]:
+    return with_places(z), with_places(z.roll(1, -1)).detach()[..., :2]
+
+
+def places_of_both(z: Tensor) -> tuple[Tensor, ...]:
+    student, teacher = with_places(z), with_places(0.7 * z[:2] + z[:2].flip(-1)).detach()
+    return student, teacher, student.detach().cos(), teacher.cos()
+
+
+def dense_moco() -> objectives.Objective:
+    torch.manual_seed(1)
+    return objectives.DenseMoCo(K, 16)
+
+
+def with_own_teacher(z: Tensor) -> tuple[Tensor, ...]:
+    return z, z[:2].detach().clone()
+
+
+def with_one_of_two_places(z: Tensor) -> tuple[Tensor, ...]:
+    """As if the data held two samples; which one it is can be told from the sample itself."""
+    return z, z[:2].detach(), (z.sum((0, 2)) > 0).long()
+
+
+def swav() -> objectives.Objective:
+    torch.manual_seed(1)
+    return objectives.SwAV(7, K, epsilon=0.3, queue=5, queue_from=0.0, frozen_until=0.0)
+
+
+def deepcluster() -> objectives.Objective:
+    torch.manual_seed(1)
+    objective = objectives.DeepClusterV2(samples=9, clusters=3, dim=K)
+    objective.bank.normal_()
+    objective.cluster()
+    return objective
+
+
+def with_classes(z: Tensor) -> tuple[Tensor, ...]:
+    return z, (6 * z[0, :, 0].detach()).floor().long()  # below 0 is unknown
+
+
+def with_queue(
+    make: Callable[..., objectives.Objective], temperature: float
+) -> Callable[[], objectives.Objective]:
+    def made() -> objectives.Objective:
+        torch.manual_seed(0)
+        return make(K, queue=9, temperature=temperature)
+
+    return made
+
+
+
+class Seeded(objectives.Objective):
+    """An objective that draws something, made to draw the same in every call."""
+
+    def __init__(
+        self, objective: objectives.Objective, inputs: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> None:
+        super().__init__()
+        self.objective, self.inputs = objective, inputs
+
+    def forward(self, z: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        loss: Tensor = self.objective(*self.inputs(z))
+        return loss
+
+
+def same_views(z: Tensor) -> tuple[Tensor, ...]:
+    return z, (3 * z + z.flip(-1)).cos().detach()
+
+
+def hidden_tokens(z: Tensor) -> tuple[Tensor, ...]:
+    prediction, target, mask = tokens(z)
+    return prediction[mask], target[mask], mask
+
+
+def msn() -> objectives.Objective:
+    torch.manual_seed(1)
+    return objectives.MSN(5, K, teacher_temperature=0.1)
+
+
 K = 4
 CASES = {
     "ntxent": Case(lambda: objectives.NTXent(0.3), student_only),
@@ -41,7 +141,34 @@ CASES = {
     "barlow": Case(lambda: objectives.BarlowTwins(0.1), student_only),
     "cosine": Case(lambda: objectives.NegativeCosine(), with_teacher),
     "dino": Case(lambda: objectives.DINO(K, teacher_temperature=0.2, warmup=0.0), with_teacher),
+    "jsd": Case(lambda: objectives.JensenShannon(), places_and_summary),
+    "local_infonce": Case(lambda: objectives.LocalInfoNCE(), places_and_summary),
+    "dv": Case(lambda: objectives.DonskerVaradhan(), places_and_summary),
+    "local_vicreg": Case(lambda: objectives.LocalVICReg(share=0.5), places_in_the_sample),
+    "dense_moco": Case(dense_moco, places_of_both),
+    "swav": Case(swav, with_own_teacher),
+    "deepcluster": Case(deepcluster, with_one_of_two_places),
+    "infonce": Case(lambda: objectives.InfoNCE(0.3), student_only),
+    "moco": Case(with_queue(objectives.MoCo, 0.3), with_teacher),
+    "moco_v3": Case(lambda: objectives.MoCoV3(0.3), with_teacher),
+    "nnclr": Case(with_queue(objectives.NNCLR, 0.3), with_teacher),
+    "supcon": Case(lambda: objectives.SupCon(0.3), with_classes),
+    "wmse": Case(lambda: Seeded(objectives.WMSE(shrink=0.1), student_only), student_only),
+    "sigreg": Case(lambda: Seeded(objectives.SIGReg(slices=5), student_only), student_only),
+    "lejepa": Case(lambda: Seeded(objectives.LeJEPA(0.3, slices=5), lambda z: (z, z[:2])), student_only),
+    "dino_sinkhorn": Case(lambda: objectives.DINO(K, sinkhorn_iterations=3), with_teacher),
+    "ibot": Case(lambda: objectives.IBOT(objectives.DINO(K, teacher_temperature=0.2)), hidden_tokens),
+    "ibot_sinkhorn": Case(
+        lambda: objectives.IBOT(objectives.DINO(K, sinkhorn_iterations=3)), hidden_tokens
+    ),
+    "koleo": Case(lambda: objectives.KoLeo(), student_only),
+    "msn": Case(msn, with_teacher),
+    "features": Case(lambda: objectives.FeatureRegression(), same_views),
     "masked": Case(lambda: objectives.MaskedReconstruction(), tokens),
+    "masked_l1": Case(lambda: objectives.MaskedReconstruction(False, F.l1_loss), tokens),
+    "masked_smooth_l1": Case(lambda: objectives.MaskedReconstruction(False, F.smooth_l1_loss), tokens),
+    "masked_words": Case(lambda: objectives.MaskedClassification(), words),
+    "discrete_autoencoding": Case(lambda: objectives.DiscreteAutoencoding(0.3), autoencoded),
 }
 
 

@@ -20,16 +20,50 @@ from polysense.training.checkpoints import Checkpoints
 MEAN = {"encoder_options": {"pool": 1}}  # the places that "small" keeps are a strong start untrained
 SETTINGS: dict[str, dict[str, Any]] = {
     "simclr": MEAN,
+    # the published SGD of moco_v2 and supcon is made for hundreds of thousands of steps
+    "moco_v2": {"steps": 40, "lr": 0.3, "options": {"hidden": 256}, **MEAN},
+    "moco_v3": {"steps": 40, "options": {"hidden": 256}, **MEAN},
+    "nnclr": {"steps": 40, "options": {"hidden": 256}, **MEAN},
+    "directclr": {"steps": 45, **MEAN},
+    "supcon": {"steps": 40, "optimiser": "adamw", "lr": 0.002, **MEAN},
     "byol": MEAN,
+    "simsiam": MEAN,
     "vicreg": MEAN,
     "barlow_twins": MEAN,
+    "wmse": MEAN,
+    "lejepa": {"options": {"slices": 256}, **MEAN},
+    "densecl": {"steps": 45, "options": {"hidden": 256, "queue": 512}, **MEAN},
+    "deep_infomax": {"options": {"out": 256}, **MEAN},
+    "vicregl": {"steps": 40, "options": {"hidden": 256, "out": 256, "local_out": 128}, **MEAN},
     "dino": {"options": {"prototypes": 256}, **MEAN},
+    # in so few steps only sharp codes of easy crops come to mean anything
+    "swav": {
+        "options": {"prototypes": 256, "hidden": 256, "epsilon": 0.02, "queue": 0},
+        "views": {"scale": (0.3, 1.0), "local": {"scale": (0.15, 0.4)}},
+        **MEAN,
+    },
+    # the first epoch, 29 steps, only fills the bank
+    "deepcluster_v2": {"steps": 65, "options": {"prototypes": 512, "hidden": 256}, **MEAN},
     "mae": {
         "encoder": "vit_nano",
         "steps": 300,
         "encoder_options": {"depth": 2, "patch": 8},
         "options": {"decoder_width": 64, "decoder_depth": 1, "decoder_heads": 4},
     },
+    "image_gpt": {"encoder": "pixel_gpt_nano", "steps": 45, "encoder_options": {"side": 8, "depth": 2}},
+}
+
+
+VIT = {"encoder": "vit_nano", "encoder_options": {"depth": 1, "patch": 4}}
+SMALL: dict[str, dict[str, Any]] = {
+    "deepcluster_v2": {"options": {"prototypes": 8}},
+    "mae": {**VIT, "options": {"decoder_width": 64, "decoder_depth": 1, "decoder_heads": 4}},
+    "beit": {**VIT, "options": {"prototypes": 16, "frozen_after": 0.7}},
+    "ibot": {**VIT, "options": {"hidden": 16, "bottleneck": 16}},
+    "dinov2": {**VIT, "options": {"hidden": 16, "bottleneck": 16}},
+    "data2vec": {**VIT, "options": {"layers": 1}},
+    "msn": {**VIT, "options": {"hidden": 16, "out": 16}},
+    "ijepa": {**VIT, "options": {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2}},
 }
 
 
@@ -67,13 +101,31 @@ def test_it_learns_and_does_not_collapse(method: str, tmp_path: Path) -> None:
     assert found.results["pretrained"]["rankme"] > 5
 
 
-@pytest.mark.parametrize("method", ["dino", "mae"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "moco_v2",
+        "moco_v3",
+        "nnclr",
+        "dino",
+        "swav",
+        "deepcluster_v2",
+        "densecl",
+        "mae",
+        "image_gpt",
+        "beit",
+        "ijepa",
+        "ibot",
+        "dinov2",
+        "data2vec",
+        "msn",
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_weights(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = torch.randint(0, 255, (48, 3, 16, 16), dtype=torch.uint8).numpy()
-    small = {**SETTINGS["mae"], "encoder_options": {"depth": 1, "patch": 4}} if method == "mae" else {}
-    small["steps"] = 8
+    small = {**SMALL.get(method, {}), "steps": 8}
 
     def pretrain(out: Path) -> None:
         polysense.pretrain(

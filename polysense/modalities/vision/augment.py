@@ -103,6 +103,16 @@ class Draw:
     def __getitem__(self, rows: slice) -> Draw:
         return Draw(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
+    def region(self, size: Tensor) -> Tensor:
+        """``[B, 2, 2]``: start and extent of each crop, down and across, as shares of the picture.
+
+        A mirrored one runs backwards; rotation is not regarded. ``size`` is ``[B, 2]``.
+        """
+        corner, extent = (self.boxes.reshape(-1, 2, 2) / size[:, None]).unbind(1)
+        mirrored = torch.stack([self.vertical_flip, self.flip], 1)
+        start = torch.where(mirrored, corner + extent, corner)
+        return torch.stack([start, torch.where(mirrored, -extent, extent)], 1)
+
 
 class RandomView:
     """Makes one random view of a whole batch, on its device, each picture with its own random numbers.
@@ -127,7 +137,6 @@ class RandomView:
         self.settings, self.size = settings, size
         self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
-    @torch.no_grad()
     def __call__(self, pixels: Tensor, size: Tensor) -> Tensor:
         """Make the view.
 
@@ -138,7 +147,11 @@ class RandomView:
         Returns:
             ``[B, C, size, size]`` float32, normalised.
         """
-        draw = self.draw(size, pixels.shape[1])
+        return self.make(pixels, self.draw(size, pixels.shape[1]))
+
+    @torch.no_grad()
+    def make(self, pixels: Tensor, draw: Draw) -> Tensor:
+        """The view that these random numbers make of the pictures."""
         mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
         views = geometry.crop_resize(pixels, draw.boxes, self.size, draw.flip, draw.vertical_flip)
         for part in self._parts(views):

@@ -154,8 +154,8 @@ class Vision:
         """The plan's random views, global ones first: normalised float32 ``[B, C, size, size]``."""
         pixels, size = self._content(batch)
         makers = [self._globals[i % len(self._globals)] for i in range(self.plan.globals_)]
-        views = [View(maker(pixels, size), self.name, "global") for maker in makers]
-        return views + [View(self._local(pixels, size), self.name, "local") for _ in range(self.plan.locals_)]
+        views = [self._view(maker, "global", pixels, size) for maker in makers]
+        return views + [self._view(self._local, "local", pixels, size) for _ in range(self.plan.locals_)]
 
     def plain(self, batch: Batch) -> View:
         """The largest square in the centre, resized with antialiasing, normalised."""
@@ -208,6 +208,12 @@ class Vision:
         return cls(
             **{**settings, "plan": ViewPlan(plan["globals"], plan["locals"], plan["strength"], options)}
         )
+
+    def _view(self, maker: RandomView, kind: str, pixels: Tensor, size: Tensor) -> View:
+        draw = maker.draw(size, self.channels)
+        upright = maker.settings.rotation == 0
+        region = draw.region(size) if upright else None
+        return View(maker.make(pixels, draw), self.name, kind, region=region)
 
     def _centre(self, batch: Batch) -> Tensor:
         pixels, size = self._content(batch)

@@ -34,7 +34,7 @@ from polysense.modalities.vision.store import Listing, Pictures, canvas_side, de
 
 ACCEPTED = (
     "a folder, a list of files, a glob, a CSV, TSV or Parquet file, a DataFrame, an .npz or .npy file, "
-    "an array or tensor, Pillow images, a Hugging Face or torch data set, or builtin:emoji"
+    "an array or tensor, Pillow images, a Hugging Face or torch data set, builtin:emoji or builtin:scenes"
 )
 
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
@@ -63,7 +63,8 @@ def read_pictures(
             saved to, or ``hf:owner/name:split``; a torch ``Dataset`` of images or (image, label), fetched
             once; an array or tensor ``[N, H, W]``, ``[N, H, W, C]`` or ``[N, C, H, W]`` (of the second and
             the last axis the smaller is the channels, the last if they are equal) or an ``.npz`` or
-            ``.npy`` file of one; ``builtin:emoji``. What exists as a path is read as a path.
+            ``.npy`` file of one; ``builtin:emoji`` or ``builtin:scenes``. What exists as a path is read as
+            one.
         size: side of the views that will be cut, in pixels.
         label: the column that holds the class, where it is not the usual one.
         column: the column, or the array of an ``.npz``, that holds the pictures, where it is not plain.

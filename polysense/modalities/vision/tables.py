@@ -74,7 +74,7 @@ def from_builtin(name: str, column: str | None) -> Listing:
         raise PolysenseError(
             f"{name} holds no pictures but data for {about.modality!r}; pictures: {pictures}"
         )
-    listing = from_frame(builtin(name), name, column)
+    listing = from_frame(builtin(name), name, column or "image")
     listing.label, listing.identity, listing.evaluation = about.label, about.identity, about.evaluation
     return listing
 

@@ -73,6 +73,21 @@ def test_options_reach_the_views() -> None:
     assert (local.scale, local.grey, local.jitter) == ((0.05, 0.4), 0.0, 0.8)
 
 
+def test_every_view_says_which_part_of_the_picture_it_shows_unless_it_is_rotated() -> None:
+    torch.manual_seed(0)
+    vision = Vision(size=16, plan=ViewPlan(locals_=1))
+    views = vision.views(vision.batch(list(photographs(4))))
+    for view in views:
+        assert view.region is not None
+        assert view.region.shape == (4, 2, 2)
+        ends = view.region.cumsum(1)
+        assert ends.min() >= 0
+        assert ends.max() <= 1 + 1e-6
+    assert not torch.equal(views[0].region, views[1].region)
+    turned = Vision(size=16, plan=ViewPlan(options={"image": {"rotation": 10.0}}))
+    assert [view.region for view in turned.views(turned.batch(list(photographs(4))))] == [None, None]
+
+
 def test_weak_views_only_crop_and_flip() -> None:
     vision = Vision(size=32, plan=ViewPlan(globals_=1, strength="weak"))
     dyed = np.full((20, 20, 3), (200, 100, 50), np.uint8)
