@@ -156,7 +156,7 @@ def test_a_refused_start_is_mended_by_the_same_command(pictures: Path, tmp_path:
         ("--batch-size", "64"),
         ("--precision", "8"),
         ("--trackers", "tensorbord"),
-        ("--method", "mae"),
+        ("--method", "mae", "--encoder", "small"),
     )
     for mistake in mistakes:
         assert_refused(pretrain(pictures, tmp_path / "run", *mistake))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polysense.encoders.base import Encoded, Encoder
+from polysense.encoders.base import Encoder
+from polysense.encoders.heads import OnTokens
 from polysense.encoders.pixels import PixelEncoder
 from polysense.errors import PolysenseError
 from polysense.methods.build import masked_prediction
@@ -43,22 +44,6 @@ class EveryToken:
         """Predict every view and lay the views' batches one behind the other."""
         prediction = torch.cat([branch.head(encoded) for encoded in seen.student])
         return prediction, torch.cat([self.tokenise(view.data) for view in seen.views])
-
-
-class ColourHead(nn.Module):
-    """The logits ``[B, T, colours]`` of every pixel's colour, by the encoder's own layer.
-
-    The layer is the encoder's so that it is kept with it: a run completes pictures by it.
-    """
-
-    def __init__(self, predict: nn.Linear) -> None:
-        super().__init__()
-        self.predict = predict
-
-    def forward(self, encoded: Encoded) -> Tensor:
-        """The logits of ``encoded.tokens``."""
-        logits: Tensor = self.predict(encoded.tokens)
-        return logits
 
 
 def common_colours(pixels: Tensor, count: int) -> Tensor:
@@ -96,7 +81,8 @@ def image_gpt(encoder: Encoder, modality: str = "image", *, mask_ratio: float = 
             " 'pixel_gpt_nano' or another pixel_gpt"
         )
     encoder.learn_palette(common_colours)
-    head, objective = ColourHead(encoder.trunk.predict), MaskedClassification()
+    # the encoder's own layer, so that it is kept with it: a run completes pictures by it
+    head, objective = OnTokens(encoder.trunk.predict), MaskedClassification()
     if encoder.trunk.causal:
         predict = Branch(head, objective, EveryToken(encoder.colours))
         return Method({modality: encoder}, {"predict": predict})

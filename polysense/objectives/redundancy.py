@@ -40,10 +40,13 @@ class VICReg(Objective):
         """The loss of ``z``, ``[V, B, K]``: V views of the same B samples."""
         check_views(self, z)
         z = gather(z, dim=1)
-        between = 2 * z.var(0).mean()  # of two views: half their squared difference each
+        views, batch, dimensions = z.shape
+        # half the mean squared difference of two views is their variance
+        between = 2 * (z - z.mean(0)).square().mean() * views / (views - 1)
         z = z - z.mean(1, keepdim=True)
-        spread = (1 - (z.var(1) + self.eps).sqrt()).relu().mean()
-        shared = 2 * _off_diagonal(z, z).mean() / (z.shape[1] - 1) ** 2 / z.shape[2]
+        variance = z.square().sum(1) / (batch - 1)  # torch's var is slow along this axis
+        spread = (1 - (variance + self.eps).sqrt()).relu().mean()
+        shared = 2 * _off_diagonal(z, z).mean() / (batch - 1) ** 2 / dimensions
         return self.invariance * between + self.variance * spread + self.covariance * shared
 
 
@@ -73,25 +76,29 @@ class BarlowTwins(Objective):
         """The loss of ``z``, ``[V, B, K]``: V views of the same B samples."""
         check_views(self, z)
         z = gather(z, dim=1)
-        variance, mean = torch.var_mean(z, dim=1, correction=0, keepdim=True)
-        z = (z - mean) / (variance + self.eps).sqrt()
-        a, b = (z[list(side)] for side in zip(*combinations(range(len(z)), 2), strict=True))
-        batch = z.shape[1]
-        diagonal = (a * b).sum(1) / batch
-        redundancy = _off_diagonal(a, b) / batch**2
-        return ((1 - diagonal).square().sum(1) + self.off_diagonal * redundancy).mean()
+        z = z - z.mean(1, keepdim=True)
+        z = z * (z.square().mean(1, keepdim=True) + self.eps).rsqrt()
+        return torch.stack([self._pair(a, b) for a, b in combinations(z, 2)]).mean()
+
+    def _pair(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a``, ``b``: ``[N, K]``, standardised."""
+        diagonal = (a * b).mean(0)
+        redundancy = _off_diagonal(a, b) / len(a) ** 2
+        loss: Tensor = (1 - diagonal).square().sum() + self.off_diagonal * redundancy
+        return loss
 
 
 def _off_diagonal(a: Tensor, b: Tensor) -> Tensor:
-    """``[P]``: the sum of squared off-diagonal entries of ``a.T @ b`` for each of P pairs ``[N, K]``.
+    """The sum of squared off-diagonal entries of ``a.T @ b``, for ``[N, K]`` or a stack of them.
 
-    ``|a.T b|^2 = <a a.T, b b.T>``, so the smaller of a ``K x K`` and an ``N x N`` matrix will do:
-    8192 dimensions and 256 samples need a thousandth of the memory.
+    ``|a.T b|^2 = <a a.T, b b.T>``, so one ``K x K`` matrix will do, or one ``N x N`` matrix for each of
+    a and b, whichever is less work: 8192 dimensions and 256 samples need a thousandth of the memory.
     """
-    batch, dimensions = a.shape[1:]
-    if batch < dimensions:
-        gram = a @ a.mT
-        everything = gram * (gram if b is a else b @ b.mT)
+    batch, dimensions = a.shape[-2:]
+    if batch * (1 if b is a else 2) < dimensions:
+        first = a @ a.mT
+        second = first if b is a else b @ b.mT
     else:
-        everything = (a.mT @ b).square()
-    return everything.sum((1, 2)) - (a * b).sum(1).square().sum(1)
+        first = second = a.mT @ b
+    everything = torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))
+    return everything - (a * b).sum(-2).square().sum(-1)
