@@ -1,7 +1,7 @@
-"""Every method of the table on the emoji, each with the same time: what its encoder is worth afterwards.
+"""Every method of the table on the emoji, each with the same budget: what its encoder is worth afterwards.
 
-Each method trains its default encoder for ``--minutes`` on one thread, ``--jobs`` of them at a time, through
-the same command a user would type. A run that is there is not trained again, one that was cut off goes on,
+Each method trains its default encoder for ``--minutes``, or for ``--steps``, which a busy machine does not
+change, on one thread, ``--jobs`` of them at a time, through the same command a user would type. A run that is there is not trained again, one that was cut off goes on,
 so the whole can be stopped and started at will. The table goes to ``docs/results.md`` and, with the machine
 it was made on, to ``benchmarks/results/emoji.json``.
 """
@@ -36,22 +36,26 @@ BASELINES = {"untrained": "the encoder untrained", "pixels": "the pixels as they
 def main() -> None:
     """Train what is missing, then print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=5.0, help="training time of each method")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, default=5.0, help="training time of each method")
+    budget.add_argument("--steps", type=int, help="steps of each method, instead of minutes")
     parser.add_argument("--jobs", type=int, default=2, help="methods trained at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/emoji"), help="where the runs are kept")
     parser.add_argument("--methods", nargs="*", default=list(recipes()), help="by default all")
     asked = parser.parse_args()
     chosen = [find(name) for name in asked.methods]
+    limit = ["--steps", str(asked.steps)] if asked.steps else ["--max-time", f"{60 * asked.minutes}s"]
     first = [recipe for recipe in chosen if not _follows(recipe)]
     with ThreadPoolExecutor(asked.jobs) as pool:
         for group in (first, [recipe for recipe in chosen if recipe not in first]):
-            list(pool.map(lambda recipe: train(recipe, asked.runs, asked.minutes), group))
+            list(pool.map(lambda recipe: train(recipe, asked.runs, limit), group))
     rows = [row(recipe, asked.runs / recipe.name) for recipe in chosen if done(asked.runs / recipe.name)]
     rows.sort(key=lambda each: -each["kNN"])
     rows += baselines(asked.runs, chosen)
     record = {**environment(SEED, peers=["lightning", "timm"]), "threads": 1, "jobs": asked.jobs}
     report("emoji", rows, record)
-    PAGE.write_text(page(rows, record, asked.minutes))
+    said = f"{asked.steps} steps" if asked.steps else f"{asked.minutes:g} minutes of training"
+    PAGE.write_text(page(rows, record, said))
 
 
 def _follows(recipe: Recipe) -> bool:
@@ -64,7 +68,7 @@ def done(folder: Path) -> bool:
     return (folder / "evaluation.json").exists()
 
 
-def train(recipe: Recipe, runs: Path, minutes: float) -> None:
+def train(recipe: Recipe, runs: Path, limit: list[str]) -> None:
     """One method through the command line: begun, resumed, or left as it is."""
     folder = runs / recipe.name
     if done(folder):
@@ -72,7 +76,7 @@ def train(recipe: Recipe, runs: Path, minutes: float) -> None:
     if (folder / "checkpoint.ckpt").exists():
         command = ["resume", str(folder)]
     else:
-        command = ["pretrain", "builtin:emoji", "--method", recipe.name, "--max-time", f"{60 * minutes}s"]
+        command = ["pretrain", "builtin:emoji", "--method", recipe.name, *limit]
         command += ["--out", str(folder), "--overwrite", "true", "--accelerator", "cpu", "--seed", str(SEED)]
         if _follows(recipe):
             command += ["--options", json.dumps({"teacher": str(runs / "simclr")})]
@@ -122,17 +126,18 @@ def baselines(runs: Path, chosen: list[Recipe]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def page(rows: list[dict[str, Any]], record: dict[str, Any], minutes: float) -> str:
+def page(rows: list[dict[str, Any]], record: dict[str, Any], budget: str) -> str:
     """The table as Markdown."""
-    columns = ["method", "encoder", *COLUMNS.values(), "untrained kNN", "untrained recall@1", "steps"]
+    columns = ["method", "encoder", *COLUMNS.values(), "untrained kNN", "untrained recall@1"]
+    columns += ["steps", "minutes"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     lines = [
         "# Every method on the emoji",
         "",
         "Written by `python -m benchmarks.emoji`; do not edit.",
         "",
-        f"{minutes:g} minutes of training each on one thread, {record['jobs']} methods at a time, batch of"
-        f" 256, 32 pixels, seed {SEED}, every method with its default options as scaled to these data. Groups"
+        f"{budget} each on one thread, {record['jobs']} methods at a time, batch of 256,"
+        f" 32 pixels, seed {SEED}, every method with its default options as scaled to these data. Groups"
         " (10) and subgroups (99) by kNN and a linear probe across vendors, recall@1 of one concept drawn"
         f" by the other vendor, in %; kNN is ± about {rows[0]['±']:.1f} (95 %, bootstrap)."
         f" {record['processor']}; {versions}; {record['date']}.",

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from polysense.objectives.base import Objective, check_views
 from polysense.objectives.distributed import gather
@@ -76,9 +77,8 @@ class BarlowTwins(Objective):
         """The loss of ``z``, ``[V, B, K]``: V views of the same B samples."""
         check_views(self, z)
         z = gather(z, dim=1)
-        z = z - z.mean(1, keepdim=True)
-        z = z * (z.square().mean(1, keepdim=True) + self.eps).rsqrt()
-        return torch.stack([self._pair(a, b) for a, b in combinations(z, 2)]).mean()
+        standardised = [F.batch_norm(view, None, None, training=True, eps=self.eps) for view in z]
+        return torch.stack([self._pair(a, b) for a, b in combinations(standardised, 2)]).mean()
 
     def _pair(self, a: Tensor, b: Tensor) -> Tensor:
         """``a``, ``b``: ``[N, K]``, standardised."""
@@ -100,5 +100,5 @@ def _off_diagonal(a: Tensor, b: Tensor) -> Tensor:
         second = first if b is a else b @ b.mT
     else:
         first = second = a.mT @ b
-    everything = torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))
+    everything: Tensor = torch.linalg.vecdot(first.flatten(-2), second.flatten(-2))
     return everything - (a * b).sum(-2).square().sum(-1)
