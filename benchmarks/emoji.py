@@ -1,9 +1,10 @@
 """Every method of the table on the emoji, each with the same budget: what its encoder is worth afterwards.
 
 Each method trains its default encoder for ``--minutes``, or for ``--steps``, which a busy machine does not
-change, on one thread, ``--jobs`` of them at a time, through the same command a user would type. A run that is there is not trained again, one that was cut off goes on,
-so the whole can be stopped and started at will. The table goes to ``docs/results.md`` and, with the machine
-it was made on, to ``benchmarks/results/emoji.json``.
+change, on one thread, ``--jobs`` of them at a time, through the same command a user would type. A run that
+is there is not trained again, one that was cut off goes on, so the whole can be stopped and started at
+will. The table goes to ``docs/results.md`` and, with the machine it was made on, to
+``benchmarks/results/emoji.json``.
 """
 
 from __future__ import annotations
@@ -41,13 +42,17 @@ def main() -> None:
     budget.add_argument("--steps", type=int, help="steps of each method, instead of minutes")
     parser.add_argument("--jobs", type=int, default=2, help="methods trained at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/emoji"), help="where the runs are kept")
+    parser.add_argument(
+        "--table", action="store_true", help="train nothing, write the table of what is there"
+    )
     parser.add_argument("--methods", nargs="*", default=list(recipes()), help="by default all")
     asked = parser.parse_args()
     chosen = [find(name) for name in asked.methods]
     limit = ["--steps", str(asked.steps)] if asked.steps else ["--max-time", f"{60 * asked.minutes}s"]
     first = [recipe for recipe in chosen if not _follows(recipe)]
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for group in (first, [recipe for recipe in chosen if recipe not in first]):
+        later = [recipe for recipe in chosen if recipe not in first]
+        for group in () if asked.table else (first, later):
             list(pool.map(lambda recipe: train(recipe, asked.runs, limit), group))
     rows = [row(recipe, asked.runs / recipe.name) for recipe in chosen if done(asked.runs / recipe.name)]
     rows.sort(key=lambda each: -each["kNN"])
@@ -55,7 +60,8 @@ def main() -> None:
     record = {**environment(SEED, peers=["lightning", "timm"]), "threads": 1, "jobs": asked.jobs}
     report("emoji", rows, record)
     said = f"{asked.steps} steps" if asked.steps else f"{asked.minutes:g} minutes of training"
-    PAGE.write_text(page(rows, record, said))
+    missing = [recipe.name for recipe in chosen if not done(asked.runs / recipe.name)]
+    PAGE.write_text(page(rows, record, said, missing))
 
 
 def _follows(recipe: Recipe) -> bool:
@@ -126,7 +132,7 @@ def baselines(runs: Path, chosen: list[Recipe]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def page(rows: list[dict[str, Any]], record: dict[str, Any], budget: str) -> str:
+def page(rows: list[dict[str, Any]], record: dict[str, Any], budget: str, missing: list[str]) -> str:
     """The table as Markdown."""
     columns = ["method", "encoder", *COLUMNS.values(), "untrained kNN", "untrained recall@1"]
     columns += ["steps", "minutes"]
@@ -136,7 +142,7 @@ def page(rows: list[dict[str, Any]], record: dict[str, Any], budget: str) -> str
         "",
         "Written by `python -m benchmarks.emoji`; do not edit.",
         "",
-        f"{budget} each on one thread, {record['jobs']} methods at a time, batch of 256,"
+        f"{budget} each on one thread, {record['jobs']} at a time, batch of 256,"
         f" 32 pixels, seed {SEED}, every method with its default options as scaled to these data. Groups"
         " (10) and subgroups (99) by kNN and a linear probe across vendors, recall@1 of one concept drawn"
         f" by the other vendor, in %; kNN is ± about {rows[0]['±']:.1f} (95 %, bootstrap)."
@@ -147,6 +153,8 @@ def page(rows: list[dict[str, Any]], record: dict[str, Any], budget: str) -> str
     ]
     for each in rows:
         lines.append("| " + " | ".join(_cell(each.get(column)) for column in columns) + " |")
+    if missing:
+        lines += ["", f"Not trained with this budget yet: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
 
 

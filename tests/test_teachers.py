@@ -78,6 +78,22 @@ def test_the_teacher_rests_while_the_student_trains() -> None:
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
 
 
+def test_a_student_comes_to_give_its_teachers_features() -> None:
+    torch.manual_seed(0)
+    teacher, student = (build("small", size=32, pool=1) for _ in range(2))
+    method = find("distill").build(student, teacher=teacher, hidden=64, layers=2)
+    optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=2e-3)
+    losses = []
+    for _ in range(40):
+        pictures = nn.functional.interpolate(torch.rand(64, 3, 4, 4), (32, 32), mode="bilinear")
+        loss = method([View(pictures, "image")]).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0], losses
+
+
 def test_tokens_are_compared_on_request_where_grids_agree() -> None:
     teacher, views = build("vit_nano", size=32, depth=1, patch=8), [View(torch.randn(4, 3, 32, 32), "image")]
     same = build("vit_nano", size=32, depth=1, patch=8, width=32, heads=2)

@@ -120,7 +120,8 @@ def beit(
     """Hide blocks of tokens and predict their words in a vocabulary that is learned on the way.
 
     ``tokenizer`` is "kmeans" (learned until ``frozen_after`` of training), "dvae", or your own module
-    from a view's data to token numbers ``[B, T]`` below ``prototypes``.
+    from a view's data to token numbers ``[B, T]`` below ``prototypes`` (for those who build the method in
+    Python: a run's configuration holds plain values only).
     """
     encoder.learn_mask_token()
     cut, values = encoder.tokenise, encoder.token_values

@@ -104,7 +104,6 @@ def with_queue(
     return made
 
 
-
 class Seeded(objectives.Objective):
     """An objective that draws something, made to draw the same in every call."""
 
@@ -158,9 +157,7 @@ CASES = {
     "lejepa": Case(lambda: Seeded(objectives.LeJEPA(0.3, slices=5), lambda z: (z, z[:2])), student_only),
     "dino_sinkhorn": Case(lambda: objectives.DINO(K, sinkhorn_iterations=3), with_teacher),
     "ibot": Case(lambda: objectives.IBOT(objectives.DINO(K, teacher_temperature=0.2)), hidden_tokens),
-    "ibot_sinkhorn": Case(
-        lambda: objectives.IBOT(objectives.DINO(K, sinkhorn_iterations=3)), hidden_tokens
-    ),
+    "ibot_sinkhorn": Case(lambda: objectives.IBOT(objectives.DINO(K, sinkhorn_iterations=3)), hidden_tokens),
     "koleo": Case(lambda: objectives.KoLeo(), student_only),
     "msn": Case(msn, with_teacher),
     "features": Case(lambda: objectives.FeatureRegression(), same_views),
