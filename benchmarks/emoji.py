@@ -42,9 +42,7 @@ def main() -> None:
     budget.add_argument("--steps", type=int, help="steps of each method, instead of minutes")
     parser.add_argument("--jobs", type=int, default=2, help="methods trained at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/emoji"), help="where the runs are kept")
-    parser.add_argument(
-        "--table", action="store_true", help="train nothing, write the table of what is there"
-    )
+    parser.add_argument("--table", action="store_true", help="train nothing, write what is there")
     parser.add_argument("--methods", nargs="*", default=list(recipes()), help="by default all")
     asked = parser.parse_args()
     chosen = [find(name) for name in asked.methods]
