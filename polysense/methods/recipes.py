@@ -63,7 +63,12 @@ class Recipe:
 
 
 def _check_kind(what: str, published: Any, given: Any) -> None:
-    """Refuse a word where a number is wanted."""
+    """Refuse a word where a number is wanted, and what a configuration file could not hold."""
+    if not isinstance(given, str | int | float | list | tuple | dict | None):
+        raise PolysenseError(
+            f"{what} is a {type(given).__name__}, which a run's configuration cannot hold; give a plain"
+            " value, or build the method yourself with find(name).build(encoder, modality, ...)"
+        )
     number = isinstance(published, int | float) and not isinstance(published, bool)
     fits = isinstance(given, int | float) and not isinstance(given, bool)
     if (number and not fits) or (isinstance(published, bool) and not isinstance(given, bool)):

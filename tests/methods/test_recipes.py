@@ -128,6 +128,11 @@ def test_unknown_method_and_option_name_the_nearest() -> None:
         find("simclr").options({"temprature": 1}, {})
 
 
+def test_an_option_that_no_configuration_can_hold_is_refused() -> None:
+    with pytest.raises(PolysenseError, match="tokenizer of beit is a Linear, which a run's configuration"):
+        find("beit").options({"tokenizer": nn.Linear(1, 1)}, {})
+
+
 def test_what_the_user_gives_wins_over_what_a_rule_scales() -> None:
     options = find("simclr").options({"hidden": 7}, {"hidden": 5, "out": 6})
     assert (options["hidden"], options["out"]) == (7, 6)
