@@ -120,8 +120,8 @@ def test_no_teacher_is_told_with_what_to_give(tmp_path: Path) -> None:
         ("resnt18", "unknown encoder 'resnt18'; did you mean 'resnet18'"),
         ("small", "no pretrained weights of 'small'"),
         (nn.Linear(2, 2), "given by its name, not as a Linear"),
-        ("open_clip:ViT-B-32", "pip install open_clip_torch|names no weights"),
-        ("transformers:some/where", "pip install transformers|cannot be had"),
+        ("open_clip:ViT-B-32", r"pip install 'polysense\[open_clip\]'|names no weights"),
+        ("transformers:some/where", r"pip install 'polysense\[transformers\]'|cannot be had"),
     ],
 )
 def test_teachers_that_cannot_be_had(spec: Any, message: str) -> None:

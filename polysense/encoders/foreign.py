@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional
 
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.module import ModuleEncoder
-from polysense.errors import PolysenseError
+from polysense.errors import PolysenseError, require
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 """The mean and standard deviation per channel that pictures are normalised by."""
@@ -90,10 +89,7 @@ def from_transformers(name: str, given: Statistics) -> Encoder:
     Raises:
         PolysenseError: when the library or the weights are not there, or the model reads no pictures.
     """
-    try:
-        library = import_module("transformers")
-    except ImportError as error:
-        raise _missing("transformers", error) from error
+    library: Any = require("transformers", "transformers", f"the encoder 'transformers:{name}'")
     try:
         model = library.AutoModel.from_pretrained(name)
         processor = library.AutoImageProcessor.from_pretrained(name)
@@ -117,10 +113,7 @@ def from_open_clip(name: str, given: Statistics) -> Encoder:
     Raises:
         PolysenseError: when the library or the weights are not there.
     """
-    try:
-        library = import_module("open_clip")
-    except ImportError as error:
-        raise _missing("open_clip_torch", error) from error
+    library: Any = require("open_clip", "open_clip", f"the encoder 'open_clip:{name}'")
     model_name, _, weights = name.partition("/")
     if not weights:
         raise PolysenseError(
@@ -134,10 +127,6 @@ def from_open_clip(name: str, given: Statistics) -> Encoder:
     side = tower.image_size[0] if isinstance(tower.image_size, tuple | list) else tower.image_size
     encoder = ModuleEncoder(tower, int(tower.output_dim), grid=False)
     return Translated(encoder, int(side), given=given, wanted=(tower.image_mean, tower.image_std))
-
-
-def _missing(library: str, error: Exception) -> PolysenseError:
-    return PolysenseError(f"this encoder needs a library that is not here ({error}): pip install {library}")
 
 
 def _no_weights(spec: str, error: Exception) -> PolysenseError:

@@ -29,12 +29,11 @@ TOKENS: dict[str, Any] = {
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "simclr": MEAN,
-    # the published SGD of moco_v2 and supcon is made for hundreds of thousands of steps
-    "moco_v2": {"steps": 40, "lr": 0.3, "options": {"hidden": 256}, **MEAN},
+    "moco_v2": {"steps": 60, "options": {"hidden": 256}, **MEAN},
     "moco_v3": {"steps": 40, "options": {"hidden": 256}, **MEAN},
     "nnclr": {"steps": 40, "options": {"hidden": 256}, **MEAN},
     "directclr": {"steps": 45, **MEAN},
-    "supcon": {"steps": 40, "optimiser": "adamw", "lr": 0.002, **MEAN},
+    "supcon": {"steps": 40, **MEAN},
     "byol": MEAN,
     "simsiam": MEAN,
     "vicreg": MEAN,
