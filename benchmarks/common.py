@@ -150,6 +150,12 @@ def report(name: str, rows: list[dict[str, Any]], environment: Mapping[str, Any]
     return path
 
 
+def left_by(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What judging and training left in a run folder: the evaluation, and the lines of the log."""
+    log = (run / "metrics.jsonl").read_text().splitlines()
+    return json.loads((run / "evaluation.json").read_text()), [json.loads(line) for line in log]
+
+
 def _shown(value: object) -> str:
     if value is None:
         return "–"

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import environment, report
+from benchmarks.common import environment, left_by, report
 from polysense.methods.recipes import Recipe
 from polysense.methods.table import find, recipes
 
@@ -98,8 +98,7 @@ def train(recipe: Recipe, runs: Path, limit: list[str]) -> None:
 
 def row(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What one run came to."""
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    evaluation, logged = left_by(folder)
     last = [line for line in logged if "seconds" in line][-1]
     found, untrained = evaluation["results"]["pretrained"], evaluation["results"]["untrained"]
     low, high = evaluation["intervals"]["pretrained"]["knn_group"]
@@ -122,7 +121,7 @@ def baselines(runs: Path, chosen: list[Recipe]) -> list[dict[str, Any]]:
     for recipe in chosen:
         if not done(runs / recipe.name):
             continue
-        results = json.loads((runs / recipe.name / "evaluation.json").read_text())["results"]
+        results = left_by(runs / recipe.name)[0]["results"]
         for baseline, name in BASELINES.items():
             encoder = recipe.default_encoder if baseline == "untrained" else "–"
             values = {shown: results[baseline][metric] for metric, shown in COLUMNS.items()}

@@ -11,7 +11,6 @@ again. Prints a table, draws ``benchmarks/results/showdown.png`` and writes ``sh
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 import polysense
-from benchmarks.common import RESULTS, environment, report
+from benchmarks.common import RESULTS, environment, left_by, report
 from polysense.deployment.run import Run
 from polysense.errors import PolysenseError
 from polysense.evaluation.localise import by_token_cut, localisation
@@ -62,8 +61,8 @@ def train(encoder: str, method: str, seed: int, budget: dict[str, Any], runs: Pa
 
 def measure(run: Run, scenes: Pictures) -> dict[str, float | None]:
     """What one trained encoder can do, and how fast it was trained."""
-    results = json.loads((run.path / "evaluation.json").read_text())["results"]
-    logged = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    evaluation, logged = left_by(run.path)
+    results = evaluation["results"]
     speeds = [line["samples_per_second"] for line in logged if "samples_per_second" in line]
     assert isinstance(run.modality, Vision)
     try:

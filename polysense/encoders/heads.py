@@ -171,11 +171,11 @@ class OnTokens(nn.Module):
         self.module = module
 
     def forward(self, encoded: Encoded) -> Tensor:
-        """What the module makes of ``encoded.tokens``."""
+        """What the module makes of ``encoded.tokens``, seen as one batch: BatchNorm reads them all alike."""
         if encoded.tokens is None:
             raise PolysenseError("this method reads tokens, and the encoder gives none; choose a ViT")
-        read: Tensor = self.module(encoded.tokens)
-        return read
+        read: Tensor = self.module(encoded.tokens.flatten(0, 1))
+        return read.reshape(*encoded.tokens.shape[:2], -1)
 
 
 class MaskedDecoder(nn.Module):

@@ -113,8 +113,9 @@ class ViTEncoder(Encoder):
         trunk = self.trunk
         patches = trunk.patch_embed(data)
         if mask is not None and self.mask_token is not None:
-            if mask.shape != (len(data), math.prod(self.grid(data))):
-                raise _wrong_mask(mask, (len(data), math.prod(self.grid(data))))
+            shape = (len(data), math.prod(self.grid(data)))
+            if mask.shape != shape:
+                raise _wrong_mask(mask, shape)
             hidden = mask.reshape(*patches.shape[:-1], 1)  # patches may still lie on their grid
             patches = torch.where(hidden, self.mask_token.to(patches.dtype), patches)
         tokens = trunk._pos_embed(patches)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
-from polysense.modalities.base import View
+from polysense.modalities.base import View, first_tensor
 
 Range = tuple[float, float]
 
@@ -40,13 +40,18 @@ class BlockMask:
         pictures, grid = _on_a_plane(view, encoder)
         tokens = math.prod(grid)
         hidden = round(tokens * self.ratio)
-        if not 0 < hidden < tokens:
-            raise PolysenseError(
-                f"a mask ratio of {self.ratio} hides {hidden} of {tokens} tokens; choose a ratio that hides"
-                " some and leaves some, or a smaller patch"
-            )
+        check_share(self.ratio, hidden, tokens)
         counts = torch.full((len(pictures),), hidden, device=pictures.device)
         return view.hide(blocks_mask(grid, counts, self.smallest, self.aspect))
+
+
+def check_share(ratio: float, hidden: int, total: int, what: str = "tokens") -> None:
+    """Raise PolysenseError unless a mask ratio hides some of ``total`` and leaves some."""
+    if not 0 < hidden < total:
+        raise PolysenseError(
+            f"a mask ratio of {ratio} hides {hidden} of {total} {what}; choose a ratio that hides some and"
+            " leaves some, or a smaller patch"
+        )
 
 
 def blocks_mask(
@@ -132,7 +137,7 @@ def _place(grid: tuple[int, int], heights: Tensor, widths: Tensor) -> Tensor:
 
 def _on_a_plane(view: View, encoder: Encoder) -> tuple[Tensor, tuple[int, int]]:
     """The view's data, and the grid of its tokens."""
-    data = view.data if isinstance(view.data, Tensor) else next(iter(view.data.values()))
+    data = first_tensor(view.data)
     grid = encoder.grid(data)
     if len(grid) != 2:
         raise PolysenseError(

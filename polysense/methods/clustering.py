@@ -10,7 +10,7 @@ from polysense.encoders.base import Encoder
 from polysense.encoders.heads import Projector
 from polysense.methods.engine import Branch, Method, Seen
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.reads import global_views
+from polysense.methods.reads import WithKnown, global_views
 from polysense.methods.recipes import recipe
 from polysense.modalities.base import View, ViewPlan
 from polysense.objectives.clustering import DeepClusterV2, SwAV
@@ -20,11 +20,9 @@ from polysense.objectives.clustering import DeepClusterV2, SwAV
 class OwnTeacher:
     """The student's views against its own global ones: the student teaches itself (SwAV).
 
-    Gives the objective ``[V, B, K]`` of all views, the global ones first; ``[T, B, K]`` of the global
-    ones again, without their gradient; and what is ``known`` under these names.
+    Gives the objective ``[V, B, K]`` of all views, the global ones first, and ``[T, B, K]`` of the global
+    ones again, without their gradient.
     """
-
-    known: tuple[str, ...] = ()
 
     def of_teacher(self, view: View) -> bool:
         """No teacher is needed."""
@@ -35,8 +33,7 @@ class OwnTeacher:
         places = sorted(range(len(seen.views)), key=lambda place: not global_views(seen.views[place]))
         views = [seen.views[place] for place in places]
         projected = branch.project([seen.student[place] for place in places], views)
-        whole = projected[: sum(map(global_views, views))].detach()
-        return projected, whole, *(seen.known[name] for name in self.known)
+        return projected, projected[: sum(map(global_views, views))].detach()
 
 
 def _multi_crop(locals_: int, smallest: float) -> ViewPlan:
@@ -106,5 +103,5 @@ def deepcluster_v2(
 ) -> Method:
     """Cluster all samples once an epoch (k-means) and predict each one's cluster from its views."""
     objective = DeepClusterV2(samples, prototypes, out, clusterings, temperature)
-    match = Branch(Projector(encoder.dim, hidden, out), objective, OwnTeacher(known=("index",)))
+    match = Branch(Projector(encoder.dim, hidden, out), objective, WithKnown(OwnTeacher(), "index"))
     return Method({modality: encoder}, {"match": match})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from polysense.encoders.base import Encoded, Encoder
@@ -11,11 +9,11 @@ from polysense.encoders.heads import Projector, mlp
 from polysense.encoders.teacher import Teacher
 from polysense.errors import PolysenseError
 from polysense.methods.build import joint_embedding
-from polysense.methods.engine import Branch, Method, Reads, Seen, embed
+from polysense.methods.engine import Branch, Method
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.reads import EachOther
+from polysense.methods.reads import EachOther, OwnPredictions, WithKnown
 from polysense.methods.recipes import recipe
-from polysense.modalities.base import View, ViewPlan
+from polysense.modalities.base import ViewPlan
 from polysense.objectives.contrastive import NTXent
 from polysense.objectives.cross_view import NNCLR, InfoNCE, MoCo, MoCoV3
 from polysense.objectives.supervised import SupCon
@@ -130,21 +128,6 @@ def moco_v3(
     )
 
 
-@dataclass(frozen=True)
-class OwnPredictions:
-    """What the student predicts from its views, and its projections of them, ``[V, B, K]`` both (NNCLR)."""
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
-
-    def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
-        """Project all views, and predict from the projections."""
-        projected = embed(branch.head, seen.student, seen.views)
-        predicted = branch.predictor(projected.flatten(0, 1)).unflatten(0, projected.shape[:2])
-        return predicted, projected
-
-
 @recipe(
     "nnclr",
     family="contrastive",
@@ -209,27 +192,6 @@ def directclr(
     return joint_embedding(
         encoder, modality, projector=FirstDimensions(dimensions), objective=InfoNCE(temperature)
     )
-
-
-@dataclass(frozen=True)
-class WithKnown:
-    """What ``reads`` gives the objective, and behind it what is ``known`` of the samples by that name."""
-
-    reads: Reads
-    known: str
-
-    def of_teacher(self, view: View) -> bool:
-        """As in ``reads``."""
-        return self.reads.of_teacher(view)
-
-    def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
-        """Add what is known."""
-        if self.known not in seen.known:
-            raise PolysenseError(
-                f"this method learns from the {self.known} of every sample, which the data do not tell; use"
-                " data that do, or a method without"
-            )
-        return *self.reads(branch, seen, teacher_head), seen.known[self.known]
 
 
 @recipe(

@@ -9,14 +9,23 @@ from polysense.encoders.heads import OnTokens, Pooled, Projector, PrototypeHead,
 from polysense.encoders.teacher import FrozenTeacher, Teacher
 from polysense.errors import PolysenseError
 from polysense.methods.build import joint_embedding
-from polysense.methods.contrastive import OwnPredictions
 from polysense.methods.engine import Branch, Method
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.reads import TeacherViews
+from polysense.methods.reads import OwnPredictions, TeacherViews
 from polysense.methods.recipes import recipe
 from polysense.modalities.base import ViewPlan
 from polysense.objectives.distillation import DINO, NegativeCosine
 from polysense.objectives.features import FeatureRegression
+
+
+def multi_crop(locals_: int, border: float) -> ViewPlan:
+    """Two crops of at least ``border`` of the picture, in DINO's colours, and small ones of at most that."""
+    options = {
+        "scale": (border, 1.0),
+        "local": {"scale": (0.05, border), "blur": 0.5},
+        "views": [{"blur": 1.0}, {"blur": 0.1, "solarise": 0.2}],
+    }
+    return ViewPlan(globals_=2, locals_=locals_, options={"image": options})
 
 
 @recipe(
@@ -52,17 +61,7 @@ def byol(
     family="distillation",
     title="Emerging Properties in Self-Supervised Vision Transformers",
     paper="https://arxiv.org/abs/2104.14294",
-    views=ViewPlan(
-        globals_=2,
-        locals_=8,
-        options={
-            "image": {
-                "scale": (0.4, 1.0),
-                "local": {"scale": (0.05, 0.4), "blur": 0.5},
-                "views": [{"blur": 1.0}, {"blur": 0.1, "solarise": 0.2}],
-            }
-        },
-    ),
+    views=multi_crop(locals_=8, border=0.4),
     optimisation=Optimisation(
         "adamw", lr=5e-4, weight_decay=0.04, final_weight_decay=0.4, warmup=0.1, clip=3.0
     ),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.teacher import Teacher
-from polysense.modalities.base import Tensors, View
+from polysense.modalities.base import Tensors, View, first_tensor
 from polysense.objectives.base import Objective
 
 Masker = Callable[[View, Encoder], View]
@@ -111,7 +111,7 @@ def encode(towers: nn.ModuleDict, views: Sequence[View]) -> list[Encoded]:
     for places in groups.values():
         members = [views[place] for place in places]
         masks = [view.mask for view in members if view.mask is not None]
-        sizes = [_length(view.data) for view in members]
+        sizes = [len(first_tensor(view.data)) for view in members]
         together = towers[members[0].modality](
             _concatenate([view.data for view in members]), torch.cat(masks) if masks else None
         )
@@ -200,10 +200,6 @@ def _shape(data: Tensors) -> object:
     if isinstance(data, Tensor):
         return tuple(data.shape)
     return tuple(sorted((name, tuple(tensor.shape)) for name, tensor in data.items()))
-
-
-def _length(data: Tensors) -> int:
-    return len(data) if isinstance(data, Tensor) else len(next(iter(data.values())))
 
 
 def _concatenate(parts: Sequence[Tensors]) -> Tensors:

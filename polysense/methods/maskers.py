@@ -9,10 +9,10 @@ import torch
 
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
-from polysense.methods.block_masks import blocks_mask
+from polysense.methods.block_masks import blocks_mask, check_share
 from polysense.methods.engine import Masker
 from polysense.methods.reads import Select
-from polysense.modalities.base import View
+from polysense.modalities.base import View, first_tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RandomMask:
 
     def __call__(self, view: View, encoder: Encoder) -> View:
         """The view with its mask."""
-        data = view.data if isinstance(view.data, torch.Tensor) else next(iter(view.data.values()))
+        data = first_tensor(view.data)
         grid = encoder.grid(data)
         if any(side % self.unit for side in grid):
             raise PolysenseError(
@@ -41,12 +41,7 @@ class RandomMask:
         coarse = [side // self.unit for side in grid]
         units = math.prod(coarse)
         hidden = math.ceil(units * self.ratio)
-        if not 0 < hidden < units:
-            what = "units" if self.unit > 1 else "tokens"
-            raise PolysenseError(
-                f"a mask ratio of {self.ratio} hides {hidden} of {units} {what}; choose a ratio that"
-                " hides some and leaves some, or a smaller patch"
-            )
+        check_share(self.ratio, hidden, units, "units" if self.unit > 1 else "tokens")
         order = torch.rand(len(data), units, device=data.device).argsort(dim=1)
         mask = (order < hidden).unflatten(1, coarse)
         for axis in range(1, 1 + len(grid)):
@@ -81,7 +76,7 @@ class SomeBlocks:
 
     def __call__(self, view: View, encoder: Encoder) -> View:
         """The view with its mask."""
-        data = view.data if isinstance(view.data, torch.Tensor) else next(iter(view.data.values()))
+        data = first_tensor(view.data)
         grid = encoder.grid(data)
         chosen, share = torch.rand(2, len(data), device=data.device)
         share = (self.least + (self.most - self.least) * share) * (chosen < self.chosen)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from polysense.encoders.base import Encoded
-from polysense.encoders.heads import mlp
+from polysense.encoders.heads import OnTokens, mlp
 from polysense.errors import PolysenseError
 from polysense.methods.engine import Branch, Seen
 from polysense.methods.reads import EachOther, Select, TeacherViews, global_views
 
 
-class TokenHead(nn.Module):
-    """Passes each token through a module from tensor to tensor: ``[B, T, K]``.
+class TokenHead(OnTokens):
+    """A module on every token of a grid: ``[B, T, K]``.
 
     An :func:`~polysense.encoders.heads.mlp` in it is the 1×1 convolutions of DenseCL and VICRegL.
 
@@ -23,18 +23,13 @@ class TokenHead(nn.Module):
     torch.Size([2, 9, 16])
 
     Raises:
-        PolysenseError: where the encoder gives no tokens.
+        PolysenseError: where the encoder gives none.
     """
-
-    def __init__(self, each: nn.Module) -> None:
-        super().__init__()
-        self.each = each
 
     def forward(self, encoded: Encoded) -> Tensor:
         """The projection of ``encoded.tokens``."""
-        tokens = tokens_of(encoded)
-        projected: Tensor = self.each(tokens.flatten(0, 1))
-        return projected.reshape(*tokens.shape[:2], -1)
+        tokens_of(encoded)
+        return super().forward(encoded)
 
 
 class ShortcutMLP(nn.Module):

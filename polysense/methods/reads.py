@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polysense.encoders.base import Encoded
 from polysense.errors import PolysenseError
-from polysense.methods.engine import Branch, Seen, embed
+from polysense.methods.engine import Branch, Reads, Seen, embed
 from polysense.modalities.base import View
 
 Select = Callable[[View], bool]
@@ -46,6 +46,21 @@ class EachOther:
         chosen = [place for place, view in enumerate(seen.views) if self.student(view)]
         views = [seen.views[place] for place in chosen]
         return (branch.project([seen.student[place] for place in chosen], views),)
+
+
+@dataclass(frozen=True)
+class OwnPredictions:
+    """What the student predicts from its views, and its projections of them, ``[V, B, K]`` both (NNCLR)."""
+
+    def of_teacher(self, view: View) -> bool:
+        """No teacher is needed."""
+        return False
+
+    def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
+        """Project all views, and predict from the projections."""
+        projected = embed(branch.head, seen.student, seen.views)
+        predicted = branch.predictor(projected.flatten(0, 1)).unflatten(0, projected.shape[:2])
+        return predicted, projected
 
 
 @dataclass(frozen=True)
@@ -136,3 +151,24 @@ class HiddenTokens:
         with torch.no_grad():
             target = teacher_head(Encoded(torch.cat(theirs)))
         return predicted, target, torch.cat(masks)
+
+
+@dataclass(frozen=True)
+class WithKnown:
+    """What ``reads`` gives the objective, and behind it what is ``known`` of the samples by that name."""
+
+    reads: Reads
+    known: str
+
+    def of_teacher(self, view: View) -> bool:
+        """As in ``reads``."""
+        return self.reads.of_teacher(view)
+
+    def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
+        """Add what is known."""
+        if self.known not in seen.known:
+            raise PolysenseError(
+                f"this method learns from the {self.known} of every sample, which the data do not tell; use"
+                " data that do, or a method without"
+            )
+        return *self.reads(branch, seen, teacher_head), seen.known[self.known]

@@ -13,6 +13,7 @@ from polysense.encoders.heads import Pooled, Projector, PrototypeHead
 from polysense.encoders.teacher import Teacher
 from polysense.errors import PolysenseError
 from polysense.methods.block_masks import BlockMask
+from polysense.methods.distillation import multi_crop
 from polysense.methods.engine import Branch, Method, Seen
 from polysense.methods.maskers import Only, RandomMask, SomeBlocks
 from polysense.methods.optimisation import Optimisation
@@ -25,22 +26,12 @@ from polysense.objectives.reconstruction import MaskedReconstruction
 from polysense.objectives.token_distillation import IBOT, KoLeo
 
 
-def _multi_crop(locals_: int, border: float) -> ViewPlan:
-    """Two crops of at least ``border`` of the picture, in DINO's colours, and small ones of at most that."""
-    options = {
-        "scale": (border, 1.0),
-        "local": {"scale": (0.05, border), "blur": 0.5},
-        "views": [{"blur": 1.0}, {"blur": 0.1, "solarise": 0.2}],
-    }
-    return ViewPlan(globals_=2, locals_=locals_, options={"image": options})
-
-
 @recipe(
     "ibot",
     family="distillation",
     title="iBOT: Image BERT Pre-Training with Online Tokenizer",
     paper="https://arxiv.org/abs/2111.07832",
-    views=_multi_crop(locals_=10, border=0.25),
+    views=multi_crop(locals_=10, border=0.25),
     optimisation=Optimisation(
         "adamw", lr=5e-4, weight_decay=0.04, final_weight_decay=0.4, warmup=0.1, clip=3.0
     ),
@@ -84,7 +75,7 @@ def ibot(
     family="distillation",
     title="DINOv2: Learning Robust Visual Features without Supervision",
     paper="https://arxiv.org/abs/2304.07193",
-    views=_multi_crop(locals_=8, border=0.32),
+    views=multi_crop(locals_=8, border=0.32),
     optimisation=Optimisation(
         "adamw", lr=4e-3, per=1024, weight_decay=0.04, final_weight_decay=0.4, warmup=0.1, clip=3.0
     ),

@@ -25,6 +25,11 @@ def to_device(data: Tensors, device: torch.device | str) -> Tensors:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in data.items()}
 
 
+def first_tensor(data: Tensors) -> Tensor:
+    """The tensor, or the first of several: it tells how many samples there are, and on which device."""
+    return data if isinstance(data, Tensor) else next(iter(data.values()))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Samples as tensors of one shape, before any view is made of them.

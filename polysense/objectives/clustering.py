@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from polysense.errors import PolysenseError
 from polysense.objectives.base import Objective
-from polysense.objectives.distillation import Distillation
+from polysense.objectives.distillation import Distillation, mean_dot
 from polysense.objectives.distributed import gather, mean_over_processes, rank, world_size
 from polysense.objectives.kmeans import kmeans
 from polysense.objectives.sinkhorn import sinkhorn
@@ -76,7 +76,7 @@ class SwAV(Distillation):
         teacher = F.normalize(teacher.detach(), dim=-1)
         codes = self._codes(teacher, prototypes.detach())
         log_p = (F.normalize(student, dim=-1) @ prototypes.T / self.temperature).log_softmax(-1)
-        cross_entropy = -codes.flatten(1) @ log_p.flatten(1).T / student.shape[1]
+        cross_entropy = -mean_dot(codes, log_p)
         if self.training and self.queueing:
             newest_first = torch.cat([gather(teacher, dim=1), self.queue], 1)
             self.queue.copy_(newest_first[:, : self.queue.shape[1]])

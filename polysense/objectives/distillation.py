@@ -60,7 +60,7 @@ class NegativeCosine(Distillation):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of ``student[V, B, K]`` against ``teacher[T, B, K]``, not normalised."""
         pairs = self.compared(student, teacher)
-        cosine = _mean_dot(F.normalize(teacher.detach(), dim=-1), F.normalize(student, dim=-1))
+        cosine = mean_dot(F.normalize(teacher.detach(), dim=-1), F.normalize(student, dim=-1))
         per_teacher = ((2 - 2 * cosine) * pairs).sum(1) / pairs.sum(1)
         return mean_over_processes(per_teacher.sum())
 
@@ -126,7 +126,7 @@ class DINO(Distillation):
                 f"{student.shape[-1]}; make the two equal"
             )
         log_p = (student / self.student_temperature).log_softmax(-1)
-        cross_entropy = -_mean_dot(self.targets(teacher), log_p)
+        cross_entropy = -mean_dot(self.targets(teacher), log_p)
         return mean_over_processes((cross_entropy * pairs).sum() / pairs.sum())
 
     @torch.no_grad()
@@ -145,6 +145,6 @@ class DINO(Distillation):
         return target
 
 
-def _mean_dot(teacher: Tensor, student: Tensor) -> Tensor:
+def mean_dot(teacher: Tensor, student: Tensor) -> Tensor:
     """``[T, V]``: the mean over samples of the dot products of each teacher and student view."""
     return teacher.flatten(1) @ student.flatten(1).T / teacher.shape[1]

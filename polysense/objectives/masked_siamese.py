@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polysense.errors import PolysenseError
-from polysense.objectives.distillation import Distillation
+from polysense.objectives.distillation import Distillation, mean_dot
 from polysense.objectives.distributed import mean_over_processes
 from polysense.objectives.sinkhorn import sinkhorn
 
@@ -60,7 +60,7 @@ class MSN(Distillation):
         prototypes = F.normalize(self.prototypes, dim=1).to(student.dtype)
         log_p = (F.normalize(student, dim=-1) @ prototypes.T / self.temperature).log_softmax(-1)
         targets = self._targets(F.normalize(teacher.detach(), dim=-1) @ prototypes.detach().T)
-        cross_entropy = -targets.flatten(1) @ log_p.flatten(1).T / student.shape[1]
+        cross_entropy = -mean_dot(targets, log_p)
         mean_p = mean_over_processes(log_p.exp().mean((0, 1)))
         lacking = math.log(len(prototypes)) - torch.special.entr(mean_p).sum()
         matched = mean_over_processes((cross_entropy * pairs).sum() / pairs.sum())

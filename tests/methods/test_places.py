@@ -44,7 +44,7 @@ def test_a_token_head_sees_each_token_alone() -> None:
     head = TokenHead(nn.Linear(6, 2))
     encoded = Encoded(torch.randn(3, 6), torch.randn(3, 4, 6), (4,))
     assert encoded.tokens is not None
-    torch.testing.assert_close(head(encoded), head.each(encoded.tokens))
+    torch.testing.assert_close(head(encoded), head.module(encoded.tokens))
     with pytest.raises(PolysenseError, match="no tokens on a grid to compare; choose a conv net or a ViT"):
         head(Encoded(torch.randn(3, 6)))
 
