@@ -105,7 +105,7 @@ def row(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return {
         "method": recipe.name,
         "family": recipe.family,
-        "encoder": recipe.default_encoder,
+        "encoder": recipe.default_encoders.get("image", "small"),
         **{shown: found[metric] for metric, shown in COLUMNS.items()},
         "±": (high - low) / 2,
         "untrained kNN": untrained["knn_group"],
@@ -123,7 +123,7 @@ def baselines(runs: Path, chosen: list[Recipe]) -> list[dict[str, Any]]:
             continue
         results = left_by(runs / recipe.name)[0]["results"]
         for baseline, name in BASELINES.items():
-            encoder = recipe.default_encoder if baseline == "untrained" else "–"
+            encoder = recipe.default_encoders.get("image", "small") if baseline == "untrained" else "–"
             values = {shown: results[baseline][metric] for metric, shown in COLUMNS.items()}
             rows.setdefault(baseline + encoder, {"method": name, "encoder": encoder, **values})
     return list(rows.values())

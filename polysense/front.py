@@ -19,6 +19,7 @@ from polysense.deployment.folder import (
     environment,
     open_folder,
     read_config,
+    write_attachments,
     write_config,
     write_json,
 )
@@ -32,15 +33,17 @@ from polysense.job import (
     AUTOMATIC,
     Job,
     Wanted,
+    check_modality,
     configure,
     describe_source,
     plan_views,
     read_dataset,
     reopen,
     source_of,
+    usual_modality,
 )
 from polysense.methods.table import find
-from polysense.modalities import modality_class
+from polysense.modalities import make
 from polysense.modalities.base import Dataset, Modality
 from polysense.report import write_report
 from polysense.training.checkpoints import read_checkpoint
@@ -57,14 +60,17 @@ def pretrain(
     *,
     method: str = "simclr",
     encoder: str | nn.Module | None = None,
+    towers: dict[str, Any] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
-    modality: str | Modality = "image",
-    size: int = 32,
+    modality: str | Modality | None = None,
+    size: int | None = None,
+    modality_options: dict[str, Any] | None = None,
     label: str | None = None,
     column: str | None = None,
     max_bad: float = 0.01,
     cache: str | Path | None = None,
+    reading: dict[str, Any] | None = None,
     batch_size: int | None = None,
     steps: int | None = None,
     epochs: float | None = None,
@@ -92,19 +98,25 @@ def pretrain(
     """Pretrain an encoder on your data without labels; leaves a run folder and returns it loaded.
 
     Args:
-        data: a folder, a list of paths, a glob, a CSV or Parquet file, a Hugging Face or torch dataset,
-            an array, or ``builtin:emoji``.
+        data: a folder, a list of paths, a glob, a CSV or Parquet file, a DataFrame, a Hugging Face or torch
+            dataset, an array, a list of texts, or ``builtin:emoji``; ``polysense data`` lists more.
         method: the recipe; ``polysense methods`` lists them.
-        encoder: a name (``polysense encoders`` lists them) or your own ``nn.Module``; by default "small", or
-            what the method needs.
+        encoder: a name (``polysense encoders`` lists them) or your own ``nn.Module``; by default a small one
+            for the modality, or what the method needs.
+        towers: for methods that join modalities, an encoder for each, as in
+            ``{"image": "small", "text": "text_small"}``.
         out: the run folder, by default ``runs/METHOD-ENCODER-NUMBER``.
         overwrite: replace the run that is there.
-        modality: "image", or your own :class:`~polysense.modalities.base.Modality`.
-        size: the side of the pictures that the encoder sees, in pixels.
+        modality: "image", "text", "table", "state", "pair", or your own
+            :class:`~polysense.modalities.base.Modality`; by default what the method is for, or else what the
+            built-in data are, or else "image".
+        size: the side of the pictures that the encoder sees, in pixels; by default 32.
+        modality_options: other options of the modality, such as ``{"length": 64}`` for texts.
         label: the column that holds the classes; used by probes only, never by training.
         column: the column that holds the samples, where it is not plain.
         max_bad: the share of unreadable samples that is skipped before it is an error.
         cache: where decoded data that do not fit into memory are kept.
+        reading: other options of the modality's reader.
         batch_size: samples per step over all processes, by default 256 or what the data allow.
         steps: train for this many steps,
         epochs: or this many passes over the data,
@@ -144,9 +156,15 @@ def pretrain(
     """
     recipe = find(method)
     recipe.options(options or {}, {})  # an unknown option is told before any data are read
+    own = modality if modality is not None and not isinstance(modality, str) else None
+    name = modality if isinstance(modality, str) else usual_modality(recipe, data)
+    sized = {} if size is None else {"size": size}
+    maker = own or make(name, {**sized, **(modality_options or {})})
+    check_modality(recipe, maker)
+    chosen = towers if towers is not None else encoder
     wanted = Wanted(
         recipe=recipe,
-        encoder=recipe.default_encoder if encoder is None else encoder,
+        encoder=recipe.default_encoders.get(maker.name, maker.default_encoder) if chosen is None else chosen,
         pretrained=pretrained,
         encoder_options=encoder_options or {},
         options=options or {},
@@ -172,27 +190,25 @@ def pretrain(
             checkpoint_steps=checkpoint_steps,
         ),
     )
-    folder = _run_folder(out, f"{recipe.name}-{wanted.encoder_name}")
+    folder = _run_folder(out, f"{recipe.name}-{wanted.label}")
     if is_first():
         check_folder(folder, overwrite=overwrite)
-    reading = {"label": label, "column": column, "max_bad": max_bad, "cache": str(cache) if cache else None}
-    if isinstance(modality, str):
-        maker = modality_class(modality)(size=size)
-    else:
-        maker, reading = modality, {}
-    dataset = read_dataset(maker, data, reading)
-    if isinstance(modality, str):
-        maker = maker.fit(dataset, plan_views(recipe, modality, wanted.views))
+    asked = {"label": label, "column": column, "max_bad": max_bad, "cache": str(cache) if cache else None}
+    asked = {} if own is not None else {**asked, **(reading or {})}
+    dataset = read_dataset(maker, data, asked)
+    if own is None:
+        maker = maker.fit(dataset, plan_views(recipe, maker.name, wanted.views))
     config = {
-        "modality": {"name": maker.name, "own": modality is maker, "settings": maker.settings()},
+        "modality": {"name": maker.name, "own": own is not None, "settings": maker.settings()},
         "data": {**describe_source(data), "samples": len(dataset)},
-        "reading": reading,
+        "reading": asked,
         "judge": judge,
     }
     job = configure(folder, wanted, config, dataset, maker)
     if is_first():
         open_folder(folder)
         write_config(folder, job.config)
+        write_attachments(folder, maker.attachments() if own is None else {})
         write_json(folder / ENVIRONMENT, environment(seed))
     return _finish(job, resume=False)
 

@@ -24,6 +24,7 @@ from polysense.methods.recipes import Recipe
 from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
 from polysense.methods.table import find
 from polysense.modalities.base import Dataset, Modality, ViewPlan
+from polysense.modalities.builtin import PREFIX, describe
 from polysense.teachers import with_encoders
 from polysense.training.budget import Budget
 from polysense.training.fit import Settings, check_batch, fit
@@ -83,8 +84,8 @@ class Job:
         """The tower worth keeping, back on the CPU."""
         method = self.method
         teacher = method.teacher if self.recipe.embeds_with == "teacher" else None
-        towers = method.towers if teacher is None else teacher["towers"]
-        tower: Encoder = towers[self.modality.name].cpu()  # type: ignore[index]
+        tower: Encoder = self.tower if teacher is None else teacher["towers"][self.modality.name]  # type: ignore[index]
+        tower.cpu()
         tower.settle()
         return tower
 
@@ -99,7 +100,7 @@ def reopen(
     config: dict[str, Any],
     data: Any = None,
     *,
-    encoder: nn.Module | None = None,
+    encoder: Any = None,
     modality: Modality | None = None,
 ) -> Job:
     """The job of a run folder, read back from its configuration.
@@ -107,7 +108,7 @@ def reopen(
     Raises:
         PolysenseError: when the data, encoder or modality were objects and are not given again.
     """
-    maker = build_modality(config, modality)
+    maker = build_modality(folder, config, modality)
     dataset = read_dataset(maker, source_of(config, data), config["reading"])
     if len(dataset) != config["data"]["samples"]:
         raise PolysenseError(
@@ -143,6 +144,27 @@ def describe_source(data: Any) -> dict[str, Any]:
     return {"source": None, "was": f"a {type(data).__name__}"}
 
 
+def usual_modality(recipe: Recipe, data: Any) -> str:
+    """The modality of data that were given without one: the recipe's, a built-in data set's, or pictures."""
+    if recipe.modalities:
+        return recipe.modalities[0]
+    built_in = isinstance(data, str) and data.startswith(PREFIX)
+    return describe(data).modality if built_in else "image"
+
+
+def check_modality(recipe: Recipe, modality: Modality) -> None:
+    """Refuse data that the recipe is not for.
+
+    Raises:
+        PolysenseError: naming those it is for.
+    """
+    if recipe.modalities and modality.name not in recipe.modalities:
+        raise PolysenseError(
+            f"{recipe.name} is for data of the modality {' or '.join(map(repr, recipe.modalities))}, not"
+            f" {modality.name!r}; polysense methods lists what else there is"
+        )
+
+
 def plan_views(recipe: Recipe, modality: str, views: Mapping[str, Any]) -> ViewPlan:
     """The recipe's plan with the user's settings over it."""
     options = {**recipe.views.options.get(modality, {}), **views}
@@ -154,7 +176,7 @@ class Wanted:
     """What the user asked for; None and empty mean the recipe's own."""
 
     recipe: Recipe
-    encoder: str | nn.Module
+    encoder: str | nn.Module | Mapping[str, Any]
     pretrained: bool
     encoder_options: Mapping[str, Any]
     options: Mapping[str, Any]
@@ -164,9 +186,23 @@ class Wanted:
     settings: Settings
 
     @property
-    def encoder_name(self) -> str:
-        """What the encoder is called in the configuration."""
-        return self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
+    def encoder_name(self) -> str | dict[str, str]:
+        """What the encoder is called in the configuration, of several towers each."""
+        if isinstance(self.encoder, Mapping):
+            return {part: _name(spec) for part, spec in self.encoder.items()}
+        return _name(self.encoder)
+
+    @property
+    def label(self) -> str:
+        """The encoder's name as part of a folder's."""
+        name = self.encoder_name
+        return "+".join(name.values()) if isinstance(name, dict) else name
+
+    @property
+    def own_encoder(self) -> bool:
+        """Whether the encoder, or one of several, is a module that was handed over."""
+        given = self.encoder.values() if isinstance(self.encoder, Mapping) else [self.encoder]
+        return any(isinstance(spec, nn.Module) for spec in given)
 
 
 def configure(
@@ -191,7 +227,7 @@ def configure(
         "method": recipe.name,
         "encoder": {
             "name": wanted.encoder_name,
-            "own": not isinstance(wanted.encoder, str),
+            "own": wanted.own_encoder,
             "pretrained": wanted.pretrained,
             "options": dict(wanted.encoder_options),
         },
@@ -200,7 +236,7 @@ def configure(
         "training": asdict(replace(wanted.settings, batch=batch)),
         "seed": wanted.settings.seed,
     }
-    tower = build_encoder(config, modality, wanted.encoder if isinstance(wanted.encoder, nn.Module) else None)
+    tower = build_encoder(config, modality, wanted.encoder if wanted.own_encoder else None)
     here = Circumstances(batch, len(dataset), budget.steps)
     config["options"] = recipe.options(wanted.options, scaled_options(recipe.published, here))
     optimisation = scaled_optimisation(recipe.optimisation, here)
@@ -210,6 +246,10 @@ def configure(
         changed["per"] = batch
     config["optimisation"] = asdict(replace(optimisation, **changed))
     return Job(folder, config, dataset, modality, tower)
+
+
+def _name(spec: str | nn.Module) -> str:
+    return spec if isinstance(spec, str) else type(spec).__name__
 
 
 def _check_optimisation(changed: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ CONFIG = "config.yaml"
 WEIGHTS = "weights.safetensors"
 ENVIRONMENT = "environment.json"
 EVALUATION = "evaluation.json"
+ATTACHMENTS = "modality"
 
 _PACKAGES = ("polysense", "torch", "torchvision", "timm", "lightning", "numpy", "pandas", "scikit-learn")
 
@@ -93,7 +94,7 @@ def _clear(folder: Path) -> None:
     for name in (CONFIG, WEIGHTS, ENVIRONMENT, EVALUATION, "metrics.jsonl", "gallery.npz", "report.html"):
         (folder / name).unlink(missing_ok=True)
     (folder / "checkpoint.ckpt").unlink(missing_ok=True)
-    for name in ("tensorboard", "csv"):
+    for name in ("tensorboard", "csv", ATTACHMENTS):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -121,6 +122,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "method" not in config or "encoder" not in config:
         raise PolysenseError(f"{path} is not the configuration of a run: it names no method and encoder")
     return config
+
+
+def write_attachments(folder: Path, attachments: Mapping[str, str]) -> None:
+    """Write what the modality keeps beside its settings (a tokenizer, a schema), each a file of its own."""
+    for name, text in attachments.items():
+        (folder / ATTACHMENTS).mkdir(exist_ok=True)
+        write_text(folder / ATTACHMENTS / name, text)
+
+
+def read_attachments(folder: Path) -> dict[str, str]:
+    """What :func:`write_attachments` wrote, by file name."""
+    found = sorted((folder / ATTACHMENTS).glob("*")) if (folder / ATTACHMENTS).is_dir() else []
+    return {path.name: path.read_text(encoding="utf-8") for path in found if not path.name.startswith(".")}
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], *, about: Mapping[str, str]) -> None:

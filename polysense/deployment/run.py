@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from polysense.deployment.folder import read_config, read_weights
+from polysense.deployment.folder import read_attachments, read_config, read_weights
 from polysense.deployment.sampling import complete
 from polysense.encoders.base import Encoded, Encoder
 from polysense.errors import PolysenseError
@@ -115,7 +115,7 @@ class eval_mode:  # noqa: N801 - a context manager reads as a verb
         self.module.train(self.was)
 
 
-def build_encoder(config: Mapping[str, Any], modality: Modality, encoder: nn.Module | None = None) -> Encoder:
+def build_encoder(config: Mapping[str, Any], modality: Modality, encoder: Any = None) -> Encoder:
     """The encoder that a configuration describes, with the weights that its seed gives.
 
     Raises:
@@ -129,11 +129,12 @@ def build_encoder(config: Mapping[str, Any], modality: Modality, encoder: nn.Mod
             )
         return modality.encoder(encoder)
     torch.manual_seed(config["seed"])
-    return modality.encoder(described["name"], pretrained=described["pretrained"], **described["options"])
+    published = {"pretrained": True} if described["pretrained"] else {}
+    return modality.encoder(described["name"], **published, **described["options"])
 
 
-def build_modality(config: Mapping[str, Any], modality: Modality | None = None) -> Modality:
-    """The modality that a configuration describes.
+def build_modality(folder: Path, config: Mapping[str, Any], modality: Modality | None = None) -> Modality:
+    """The modality that a run folder's configuration describes.
 
     Raises:
         PolysenseError: when it was the user's own and is not given again.
@@ -145,7 +146,7 @@ def build_modality(config: Mapping[str, Any], modality: Modality | None = None) 
         raise PolysenseError(
             f"this run used your own modality {described['name']!r}: give it again, as modality="
         )
-    return rebuild(described["name"], described["settings"])
+    return rebuild(described["name"], described["settings"], read_attachments(folder))
 
 
 def load(run: str | Path, *, encoder: nn.Module | None = None, modality: Modality | None = None) -> Run:
@@ -159,7 +160,7 @@ def load(run: str | Path, *, encoder: nn.Module | None = None, modality: Modalit
     """
     folder = Path(run)
     config = read_config(folder)
-    maker = build_modality(config, modality)
+    maker = build_modality(folder, config, modality)
     tower = build_encoder(without_download(config), maker, encoder)
     try:
         tower.load_state_dict(read_weights(folder))

@@ -56,7 +56,7 @@ class AskedTokens:
     collapse="the teacher moves too fast or the student too fast: raise momentum, lower lr",
     embeds_with="teacher",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def ijepa(
     encoder: Encoder,

@@ -28,7 +28,7 @@ from polysense.objectives.reconstruction import MaskedClassification, MaskedReco
     optimisation=Optimisation("adamw", lr=1.5e-4, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.95)),
     collapse="the decoder does all the work: make it smaller or hide more",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def mae(
     encoder: Encoder,
@@ -64,7 +64,7 @@ def mae(
     optimisation=Optimisation("adamw", lr=1e-4, per=512, weight_decay=0.05, warmup=0.0125, clip=5.0),
     collapse="hidden squares are guessed from their neighbours: raise mask_unit or mask_ratio",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def simmim(
     encoder: Encoder,
@@ -106,7 +106,7 @@ def simmim(
     optimisation=Optimisation("adamw", lr=1.5e-3, per=2048, weight_decay=0.05, warmup=0.0125, clip=3.0),
     collapse="a few words of the vocabulary cover most tokens: lower prototypes, or give another tokenizer",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def beit(
     encoder: Encoder,
@@ -153,7 +153,7 @@ def beit(
     optimisation=Optimisation("adamw", lr=2e-4, weight_decay=0.05, warmup=0.1, clip=0.02),
     collapse="patches hold too few pixels for a histogram: use larger patches, or hide more",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def maskfeat(
     encoder: Encoder,

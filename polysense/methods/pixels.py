@@ -66,7 +66,8 @@ def common_colours(pixels: Tensor, count: int) -> Tensor:
     optimisation=Optimisation("adamw", lr=0.003, per=128, warmup=0.05, betas=(0.9, 0.95)),
     collapse="every pixel gets the commonest colour: lower lr or train longer",
     encoders="a pixel_gpt",
-    default_encoder="pixel_gpt_nano",
+    modalities=("image",),
+    default_encoders={"image": "pixel_gpt_nano"},
 )
 def image_gpt(encoder: Encoder, modality: str = "image", *, mask_ratio: float = 0.15) -> Method:
     """Predict each pixel's colour from the pixels before it, or, not causal, hidden ones from all others.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from polysense.errors import PolysenseError, unknown
@@ -21,8 +21,9 @@ class Recipe:
 
     ``collapse`` says what most likely went wrong when the embeddings collapse. ``embeds_with`` names
     the tower that is worth keeping: the "student" or the "teacher". ``encoders`` says in words what fits,
-    ``labels`` whether the method learns from the data's classes, ``default_encoder`` what it trains where
-    none is named.
+    ``labels`` whether the method learns from the data's classes. ``modalities``: those it is for, the usual
+    one first; empty for all. ``default_encoders``: what it trains where none is named, by modality, where
+    that modality's own default does not fit.
     """
 
     name: str
@@ -36,7 +37,8 @@ class Recipe:
     embeds_with: str = "student"
     encoders: str = "any"
     labels: bool = False
-    default_encoder: str = "small"
+    modalities: tuple[str, ...] = ()
+    default_encoders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -92,7 +94,8 @@ def recipe(
     embeds_with: str = "student",
     encoders: str = "any",
     labels: bool = False,
-    default_encoder: str = "small",
+    modalities: tuple[str, ...] = (),
+    default_encoders: Mapping[str, str] | None = None,
 ) -> Callable[[Build], Build]:
     """Enter the decorated function ``(encoder, modality_name, *, options) -> Method`` in the table."""
 
@@ -109,7 +112,8 @@ def recipe(
             embeds_with,
             encoders,
             labels,
-            default_encoder,
+            modalities,
+            default_encoders or {},
         )
         return build
 

@@ -39,7 +39,7 @@ from polysense.objectives.token_distillation import IBOT, KoLeo
     " raise it if one prototype takes all; lower lr",
     embeds_with="teacher",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def ibot(
     encoder: Encoder,
@@ -82,7 +82,7 @@ def ibot(
     collapse="the batch is too small to balance so many prototypes: use fewer, or raise spread; lower lr",
     embeds_with="teacher",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def dinov2(
     encoder: Encoder,
@@ -154,7 +154,7 @@ class HiddenLayers(HiddenTokens):
     optimisation=Optimisation("adamw", lr=2e-3, per=2048, weight_decay=0.05, warmup=0.05, clip=3.0),
     collapse="the teacher moves too fast or the targets lose their variance: raise momentum, lower lr",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def data2vec(
     encoder: Encoder,
@@ -200,7 +200,7 @@ def data2vec(
     collapse="the prototypes' mean entropy is held too weakly: raise entropy_weight, use fewer prototypes",
     embeds_with="teacher",
     encoders="a ViT",
-    default_encoder="vit_nano",
+    default_encoders={"image": "vit_nano"},
 )
 def msn(
     encoder: Encoder,

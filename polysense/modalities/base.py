@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import pandas as pd
 import torch
@@ -149,9 +149,16 @@ class Modality(Protocol):
     """The tower that reads its views: "image", "text", "table", …"""
     raw_name: str
     """What its raw input is called as a baseline: "pixels", "bag of words", …"""
+    default_encoder: str
+    """The small encoder that is trained where none is named."""
 
     def read(self, source: Any, **reading: Any) -> Dataset:
         """The user's data as samples, decoded once; unreadable ones are reported and skipped."""
+        ...
+
+    def fit(self, dataset: Any, plan: ViewPlan) -> Modality:
+        """The same modality making the views of ``plan``, with what it has to know of the data it will
+        train on: their statistics, a tokenizer, a schema."""
         ...
 
     def batch(self, items: Sequence[Any]) -> Batch:
@@ -184,4 +191,13 @@ class Modality(Protocol):
 
     def settings(self) -> dict[str, Any]:
         """What rebuilds this modality: plain values for ``config.yaml``."""
+        ...
+
+    def attachments(self) -> dict[str, str]:
+        """What rebuilds it and is too long for settings (a vocabulary): texts by the names of their files."""
+        ...
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], attachments: Mapping[str, str]) -> Self:
+        """The modality that gave these settings and attachments."""
         ...

@@ -93,7 +93,7 @@ def test_other_encoders_are_refused_with_what_fits() -> None:
     for name in ("resnet18", "vit_nano", "small"):
         with pytest.raises(PolysenseError, match=r"predicts the colours.*has none; choose 'pixel_gpt_nano'"):
             find("image_gpt").build(build(name, size=32), "image")
-    assert find("image_gpt").default_encoder == "pixel_gpt_nano"
+    assert find("image_gpt").default_encoders == {"image": "pixel_gpt_nano"}
 
 
 def test_other_methods_take_pixels_where_they_can() -> None:

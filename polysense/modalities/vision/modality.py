@@ -81,6 +81,7 @@ class Vision:
 
     name = "image"
     raw_name = "pixels"
+    default_encoder = "small"
 
     def __init__(
         self,
@@ -196,11 +197,15 @@ class Vision:
         names = ("size", "channels", "mean", "std", "local_size")
         return {"plan": plan, **{name: getattr(self, name) for name in names}}
 
+    def attachments(self) -> dict[str, str]:
+        """None: the settings hold everything."""
+        return {}
+
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Vision:
+    def from_settings(cls, settings: Mapping[str, Any], attachments: Mapping[str, str]) -> Vision:
         """The modality that gave these :meth:`settings`.
 
-        >>> Vision.from_settings(Vision(size=16).settings()).size
+        >>> Vision.from_settings(Vision(size=16).settings(), {}).size
         16
         """
         plan = settings["plan"]

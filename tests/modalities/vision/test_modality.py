@@ -145,7 +145,7 @@ def test_batch_takes_every_form_and_large_pictures(tmp_path: Path) -> None:
 def test_settings_survive_yaml() -> None:
     options = {"image": {"hue": 0.05, "scale": (0.3, 1.0), "views": [{"blur": 1.0}, {"solarise": 0.2}]}}
     vision = Vision(24, ViewPlan(1, 2, "weak", options), 1, [0.4], [0.2], local_size=9)
-    rebuilt = Vision.from_settings(yaml.safe_load(yaml.safe_dump(vision.settings())))
+    rebuilt = Vision.from_settings(yaml.safe_load(yaml.safe_dump(vision.settings())), vision.attachments())
     assert rebuilt.settings() == vision.settings()
     views = []
     for each in (vision, rebuilt):
