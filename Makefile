@@ -21,7 +21,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv-bench/installed  ## every benchmark beside its peers; tables on the screen, JSON in benchmarks/results
-	for script in views step knn teacher objectives; do $(BENCH)/python -m benchmarks.$$script || exit 1; done
+	for script in views step knn teacher objectives contrastive; do $(BENCH)/python -m benchmarks.$$script || exit 1; done
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

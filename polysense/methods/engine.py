@@ -6,18 +6,22 @@ recipe gives it; see :mod:`polysense.methods.table`.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.teacher import Teacher
 from polysense.modalities.base import Tensors, View, first_tensor
 from polysense.objectives.base import Objective
+
+log = logging.getLogger("polysense")
 
 Masker = Callable[[View, Encoder], View]
 """Hides some of a view's tokens from the student; the teacher always sees the whole view."""
@@ -102,8 +106,12 @@ def embed(head: nn.Module, encoded: Sequence[Encoded], views: Sequence[View]) ->
     return together.reshape(len(encoded), -1, *together.shape[1:])
 
 
-def encode(towers: nn.ModuleDict, views: Sequence[View]) -> list[Encoded]:
-    """Encode every view once: views of equal shape go through their tower together."""
+def encode(towers: nn.ModuleDict, views: Sequence[View], chunk: int | None = None) -> list[Encoded]:
+    """Encode every view once: views of equal shape go through their tower together.
+
+    With ``chunk`` that many rows go through it at a time, and again in the backward pass, so that the
+    activations of one chunk alone are in memory (GradCache, https://arxiv.org/abs/2101.06983).
+    """
     groups: dict[object, list[int]] = defaultdict(list)
     for place, view in enumerate(views):
         groups[(view.modality, _shape(view.data), view.mask is None)].append(place)
@@ -112,11 +120,30 @@ def encode(towers: nn.ModuleDict, views: Sequence[View]) -> list[Encoded]:
         members = [views[place] for place in places]
         masks = [view.mask for view in members if view.mask is not None]
         sizes = [len(first_tensor(view.data)) for view in members]
-        together = towers[members[0].modality](
-            _concatenate([view.data for view in members]), torch.cat(masks) if masks else None
+        together = _encode_rows(
+            towers[members[0].modality],
+            _concatenate([view.data for view in members]),
+            torch.cat(masks) if masks else None,
+            chunk,
         )
         encoded.update(zip(places, together.split(sizes), strict=True))
     return [encoded[place] for place in range(len(views))]
+
+
+def _encode_rows(tower: nn.Module, data: Tensors, mask: Tensor | None, chunk: int | None) -> Encoded:
+    rows = len(first_tensor(data))
+    if chunk is None or chunk >= rows:
+        whole: Encoded = tower(data, mask)
+        return whole
+    parts = [slice(start, start + chunk) for start in range(0, rows, chunk)]
+    return Encoded.join(
+        [
+            checkpoint(  # replays the random numbers of dropout
+                tower, _rows(data, part), None if mask is None else mask[part], use_reentrant=False
+            )
+            for part in parts
+        ]
+    )
 
 
 class Method(nn.Module):
@@ -130,6 +157,7 @@ class Method(nn.Module):
 
     ``forward(views)`` gives the loss; ``at(progress)`` is called before each step and sets whatever
     follows a schedule; ``after_step()`` is called after each optimiser step and moves the teacher.
+    ``chunk`` is how many rows towers encode at a time, see :func:`encode`; None is all at once.
     """
 
     def __init__(
@@ -145,6 +173,7 @@ class Method(nn.Module):
         self.branches = nn.ModuleDict(branches)
         self.teacher = teacher
         self.masker = masker
+        self.chunk: int | None = None
         self._reads = [branch.reads for branch in branches.values()]
         if teacher is not None:
             heads = nn.ModuleDict({name: branch.head for name, branch in branches.items()})
@@ -163,7 +192,7 @@ class Method(nn.Module):
     def look(self, views: Sequence[View], known: Mapping[str, Tensor] | None = None) -> Seen:
         """Let the student encode every view, and the teacher those that a branch asks for."""
         masked = [self._mask(view) for view in views]
-        student = encode(self.towers, masked)
+        student = encode(self.towers, masked, self.chunk)
         teacher: list[Encoded | None] = [None] * len(masked)
         if self.teacher is not None:
             asked = [
@@ -175,7 +204,7 @@ class Method(nn.Module):
             towers = self.teacher["towers"]
             assert isinstance(towers, nn.ModuleDict)
             with torch.no_grad():
-                for place, one in zip(asked, encode(towers, whole), strict=True):
+                for place, one in zip(asked, encode(towers, whole, self.chunk), strict=True):
                     teacher[place] = one
         return Seen(masked, student, teacher, known or {})
 
@@ -184,22 +213,48 @@ class Method(nn.Module):
         assert isinstance(tower, Encoder)
         return self.masker(view, tower) if self.masker is not None else view
 
+    def encode_in_chunks(self, rows: int) -> None:
+        """From now on let towers encode so many rows at a time, and again in the backward pass.
+
+        The loss is still that of the whole batch, and so are its gradients: what decides how large a batch
+        fits into memory is the size of a chunk. Warns where batch norm makes it another method.
+        """
+        self.chunk = rows
+        for name, module in self.towers.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                log.warning(
+                    f"batch norm ({name}) sees chunks of {rows} and not the batch, so the gradients are not"
+                    " those of the whole batch; choose an encoder with layer norm, such as a ViT"
+                )
+                break
+
     def at(self, progress: float) -> None:
         """Set every schedule to a share of training in [0, 1]."""
-        for module in self.modules():
-            if module is not self and callable(at := getattr(module, "at", None)):
-                at(progress)
+        for module in self._others_with("at"):
+            module.at(progress)
 
     def after_step(self) -> None:
-        """Move the teacher after an optimiser step."""
+        """Move the teacher after an optimiser step, and let objectives keep their parameters in bounds."""
+        for module in self._others_with("after_step"):
+            module.after_step()
         if self.teacher is not None:
             self.teacher.update()
+
+    def _others_with(self, hook: str) -> list[Any]:
+        """The modules inside this one that have a method of that name."""
+        return [m for m in self.modules() if m is not self and callable(getattr(m, hook, None))]
 
 
 def _shape(data: Tensors) -> object:
     if isinstance(data, Tensor):
         return tuple(data.shape)
     return tuple(sorted((name, tuple(tensor.shape)) for name, tensor in data.items()))
+
+
+def _rows(data: Tensors, part: slice) -> Tensors:
+    if isinstance(data, Tensor):
+        return data[part]
+    return {name: tensor[part] for name, tensor in data.items()}
 
 
 def _concatenate(parts: Sequence[Tensors]) -> Tensors:

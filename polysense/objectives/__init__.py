@@ -14,6 +14,7 @@ from polysense.objectives.mutual_information import (
     LocalInfoNCE,
     MutualInformation,
 )
+from polysense.objectives.pairs import PairContrast, PairSigmoid
 from polysense.objectives.queue import Queue
 from polysense.objectives.reconstruction import (
     DiscreteAutoencoding,
@@ -22,7 +23,16 @@ from polysense.objectives.reconstruction import (
 )
 from polysense.objectives.redundancy import BarlowTwins, VICReg
 from polysense.objectives.sigreg import LeJEPA, SIGReg
+from polysense.objectives.speech import BilinearContrast, QuantisedContrast
 from polysense.objectives.supervised import SupCon
+from polysense.objectives.temporal import (
+    VIP,
+    ActionPrediction,
+    DotInfoNCE,
+    FrameOrder,
+    LatentPrediction,
+    Sparsity,
+)
 from polysense.objectives.token_distillation import IBOT, KoLeo
 from polysense.objectives.whitening import WMSE
 
@@ -31,17 +41,23 @@ __all__ = [
     "IBOT",
     "MSN",
     "NNCLR",
+    "VIP",
     "WMSE",
+    "ActionPrediction",
     "BarlowTwins",
+    "BilinearContrast",
     "DeepClusterV2",
     "DenseMoCo",
     "DiscreteAutoencoding",
     "Distillation",
     "DonskerVaradhan",
+    "DotInfoNCE",
     "FeatureRegression",
+    "FrameOrder",
     "InfoNCE",
     "JensenShannon",
     "KoLeo",
+    "LatentPrediction",
     "LeJEPA",
     "LocalInfoNCE",
     "LocalVICReg",
@@ -53,8 +69,12 @@ __all__ = [
     "NTXent",
     "NegativeCosine",
     "Objective",
+    "PairContrast",
+    "PairSigmoid",
+    "QuantisedContrast",
     "Queue",
     "SIGReg",
+    "Sparsity",
     "SupCon",
     "SwAV",
     "VICReg",

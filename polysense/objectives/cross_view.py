@@ -23,7 +23,9 @@ class InfoNCE(Objective):
         loss = mean of (-s(a_i, b_i) + log sum over j of exp s(a_i, b_j)) over i, a -> b and b -> a
 
     Unlike in :class:`.NTXent` nothing is compared within a view. DirectCLR's loss
-    (https://arxiv.org/abs/2110.09348). With more than two views it is the mean over pairs of views.
+    (https://arxiv.org/abs/2110.09348). With more than two views it is the mean over pairs of views. With
+    ``one_way`` only the first view asks, as in SCARF (https://arxiv.org/abs/2106.15147); without ``cosine``
+    s is the dot product / temperature, as in SAINT (https://arxiv.org/abs/2106.01342).
 
     >>> InfoNCE()(torch.ones(2, 8, 3)).exp().round()  # indistinguishable samples are chance
     tensor(8.)
@@ -31,14 +33,14 @@ class InfoNCE(Objective):
     Raises PolysenseError for fewer than 2 views or 2 samples.
     """
 
-    def __init__(self, temperature: float = 0.1) -> None:
+    def __init__(self, temperature: float = 0.1, *, one_way: bool = False, cosine: bool = True) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.one_way, self.cosine = temperature, one_way, cosine
 
     def forward(self, z: Tensor) -> Tensor:
         """The loss of ``z``, ``[V, B, K]``: V views of the same B samples, not normalised."""
         check_views(self, z)
-        return across_views(z, z, self.temperature)
+        return across_views(z[:1] if self.one_way else z, z, self.temperature, self.cosine)
 
 
 class MoCoV3(Distillation):
@@ -142,14 +144,15 @@ class NNCLR(Distillation):
         return across_views(neighbours, predicted, self.temperature)
 
 
-def across_views(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+def across_views(queries: Tensor, keys: Tensor, temperature: float, cosine: bool = True) -> Tensor:
     """InfoNCE of ``queries[V, B, K]`` in ``keys[T, B, K]``, the mean over pairs of different views.
 
-    View number v of the one is that of the other. Both are normalised here, the keys gathered from all
-    processes, and the logits worked through in chunks: see :func:`.info_nce`.
+    View number v of the one is that of the other. With ``cosine`` both are normalised here. The keys are
+    gathered from all processes, and the logits worked through in chunks: see :func:`.info_nce`.
     """
-    queries = F.normalize(queries, dim=-1) / temperature
-    crowd = gather(F.normalize(keys, dim=-1), dim=1)
+    if cosine:
+        queries, keys = F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)
+    queries, crowd = queries / temperature, gather(keys, dim=1)
     batch = queries.shape[1]
     partner = torch.arange(batch, device=queries.device) + rank() * batch
     pairs = [(v, t) for v, t in product(range(len(queries)), range(len(crowd))) if v != t]

@@ -43,13 +43,15 @@ class Settings:
 
     ``batch`` counts samples per optimiser step over all processes and accumulated parts.
     ``checkpoint_steps`` overrides the checkpoint each minute. ``devices`` is a number of processes, or
-    "auto".
+    "auto". ``chunk`` is how many views an encoder takes at a time, each chunk computed again in the
+    backward pass (GradCache): the memory is that of a chunk, the loss that of the whole batch.
     """
 
     batch: int
     seed: int = 0
     precision: str = "32"
     accumulate: int = 1
+    chunk: int | None = None
     workers: int = 0
     devices: int | str = "auto"
     accelerator: str = "auto"
@@ -65,8 +67,10 @@ class Settings:
             if getattr(self, name) < bound:
                 said = "batch-size" if name == "batch" else name.replace("_", "-")
                 raise PolysenseError(f"{said} is {getattr(self, name)}; it must be at least {bound}")
-        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise PolysenseError(f"checkpoint-steps is {self.checkpoint_steps}; it must be at least 1")
+        for name in ("chunk", "checkpoint_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PolysenseError(f"{name.replace('_', '-')} is {value}; it must be at least 1")
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         for tracker in self.trackers:
@@ -97,6 +101,8 @@ def fit(
     """
     check_batch(dataset, settings)
     start = _start(folder, recipe) if resume else 0
+    if settings.chunk is not None:
+        method.encode_in_chunks(settings.chunk)
     if settings.compile:
         for tower in method.towers.values():
             tower.compile()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polysense import objectives
@@ -133,6 +133,59 @@ def msn() -> objectives.Objective:
     return objectives.MSN(5, K, teacher_temperature=0.1)
 
 
+def two_sides(z: Tensor) -> tuple[Tensor, ...]:
+    return z[0], z[-1]
+
+
+def two_sides_some_missing(z: Tensor) -> tuple[Tensor, ...]:
+    """Some pairs lack a part and some share their caption, as can be told from the sample itself."""
+    up = z[0].detach() > 0
+    return z[0], z[-1], up[:, 0] | up[:, 1], up[:, 1] + 2 * up[:, 2]
+
+
+def pair_contrast(smoothing: float = 0.0) -> objectives.Objective:
+    return objectives.PairContrast(nn.Parameter(torch.tensor(1.5)), label_smoothing=smoothing)
+
+
+def pair_sigmoid() -> objectives.Objective:
+    return objectives.PairSigmoid(nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.tensor(-2.0)))
+
+
+def pairs_with_gaps(z: Tensor) -> tuple[Tensor, ...]:
+    return z, (3 * z + z.flip(-1)).cos().detach(), z.detach()[..., 0] > -0.3
+
+
+def moments(count: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """So many frames of each clip."""
+
+    def inputs(z: Tensor) -> tuple[Tensor, ...]:
+        return (torch.stack([z[0] + z[1], 2 * z[0], (3 * z[1]).sin(), (2 * z[0]).cos()])[:count],)
+
+    return inputs
+
+
+def with_actions(z: Tensor) -> tuple[Tensor, ...]:
+    return z[0], z[1].detach().argmax(-1), z[1].detach()[:, 0] > -0.3
+
+
+def with_forces(z: Tensor) -> tuple[Tensor, ...]:
+    return z[0], z[1].detach(), z[1].detach()[:, 0] > -0.3
+
+
+def bilinear() -> objectives.Objective:
+    torch.manual_seed(0)
+    return objectives.BilinearContrast(K)
+
+
+def quantised_frames(z: Tensor) -> tuple[Tensor, ...]:
+    """Four frames of a clip for each view of a sample, told from it, three of them hidden at least."""
+    context = with_places(z).transpose(0, 1).flatten(1, 2)
+    mask = context[..., 0].detach() > -0.3
+    mask[:, :3] = True
+    probabilities = torch.stack([context, context.flip(-1)], 2).softmax(-1)
+    return context, (3 * context).cos().detach(), mask, probabilities
+
+
 K = 4
 CASES = {
     "ntxent": Case(lambda: objectives.NTXent(0.3), student_only),
@@ -148,6 +201,8 @@ CASES = {
     "swav": Case(swav, with_own_teacher),
     "deepcluster": Case(deepcluster, with_one_of_two_places),
     "infonce": Case(lambda: objectives.InfoNCE(0.3), student_only),
+    "infonce_one_way": Case(lambda: objectives.InfoNCE(0.3, one_way=True), student_only),
+    "infonce_dot": Case(lambda: objectives.InfoNCE(0.7, cosine=False), student_only),
     "moco": Case(with_queue(objectives.MoCo, 0.3), with_teacher),
     "moco_v3": Case(lambda: objectives.MoCoV3(0.3), with_teacher),
     "nnclr": Case(with_queue(objectives.NNCLR, 0.3), with_teacher),
@@ -161,10 +216,23 @@ CASES = {
     "koleo": Case(lambda: objectives.KoLeo(), student_only),
     "msn": Case(msn, with_teacher),
     "features": Case(lambda: objectives.FeatureRegression(), same_views),
+    "dot_infonce": Case(lambda: objectives.DotInfoNCE(), pairs_with_gaps),
+    "latent_prediction": Case(lambda: objectives.LatentPrediction(), pairs_with_gaps),
+    "vip": Case(lambda: objectives.VIP(), moments(4)),
+    "frame_order": Case(lambda: objectives.FrameOrder(), moments(3)),
+    "sparsity": Case(lambda: objectives.Sparsity(0.5, 2.0), student_only),
+    "actions": Case(lambda: objectives.ActionPrediction(), with_actions),
+    "forces": Case(lambda: objectives.ActionPrediction(), with_forces),
     "masked": Case(lambda: objectives.MaskedReconstruction(), tokens),
     "masked_l1": Case(lambda: objectives.MaskedReconstruction(False, F.l1_loss), tokens),
     "masked_smooth_l1": Case(lambda: objectives.MaskedReconstruction(False, F.smooth_l1_loss), tokens),
     "masked_words": Case(lambda: objectives.MaskedClassification(), words),
+    "pair_contrast": Case(pair_contrast, two_sides),
+    "pair_contrast_smooth": Case(lambda: pair_contrast(0.1), two_sides_some_missing),
+    "pair_sigmoid": Case(pair_sigmoid, two_sides),
+    "pair_sigmoid_missing": Case(pair_sigmoid, two_sides_some_missing),
+    "bilinear": Case(bilinear, student_only),
+    "quantised": Case(lambda: objectives.QuantisedContrast(0.3, negatives=5), quantised_frames),
     "discrete_autoencoding": Case(lambda: objectives.DiscreteAutoencoding(0.3), autoencoded),
 }
 
