@@ -24,14 +24,25 @@ COMMANDS = {
     "evaluate": "probe a run's encoder beside the untrained one and the raw input",
     "embed": "write embeddings with the names of their samples",
     "localise": "draw where the encoder sees objects, and print their boxes",
+    "zeroshot": "classify pictures by the names of the classes alone",
+    "search": "find pictures by words",
+    "collect": "play an environment and keep its frames, to learn states from",
+    "augment": "write more rows than a table has",
+    "impute": "fill the holes of a table",
     "report": "write a run's report.html anew",
     "methods": "list the methods, or show one with its defaults",
     "encoders": "list the encoders that have a name",
     "data": "list the data sets that come with the package",
 }
-"""Every command with a line on it; the functions stand in :mod:`polysense.commands`."""
+"""Every command with a line on it."""
 
-_LISTS = ("methods", "encoders", "data")
+_MODULES = {
+    **dict.fromkeys(("methods", "encoders", "data"), "listing"),
+    **dict.fromkeys(("collect",), "commands_of_states"),
+    **dict.fromkeys(("augment", "impute"), "commands_of_tables"),
+}
+"""Where the functions of commands stand that are not in :mod:`polysense.commands`."""
+
 _OPTION = re.compile(r"--[a-z][a-z_]*")
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -91,8 +102,8 @@ def _run(given: list[str]) -> int:
     name = given[0]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    module = "polysense.listing" if name in _LISTS else "polysense.commands"
-    function: Command = getattr(importlib.import_module(module), name)
+    module = importlib.import_module(f"polysense.{_MODULES.get(name, 'commands')}")
+    function: Command = getattr(module, name)
     values = _parser(name, function).parse_args(_rewritten(given[1:], function)).as_dict()
     values.pop("config", None)
     return function(**values) or 0

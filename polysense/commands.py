@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from polysense import front, localisation
+from polysense import zeroshot as zeroshot_module
 from polysense.deployment.folder import EVALUATION
 from polysense.deployment.run import Run
 from polysense.report import write_report
@@ -37,12 +38,26 @@ def evaluate(*args: Any, **kwargs: Any) -> None:
 
 @functools.wraps(front.embed)
 def embed(*args: Any, **kwargs: Any) -> None:
-    _line(f"wrote {front.embed(*args, **kwargs)}")
+    line(f"wrote {front.embed(*args, **kwargs)}")
 
 
 @functools.wraps(localisation.localise)
 def localise(*args: Any, **kwargs: Any) -> None:
-    _line(localisation.localise(*args, **kwargs).to_json(orient="records", force_ascii=False))
+    line(localisation.localise(*args, **kwargs).to_json(orient="records", force_ascii=False))
+
+
+@functools.wraps(zeroshot_module.zeroshot)
+def zeroshot(*args: Any, **kwargs: Any) -> None:
+    found = zeroshot_module.zeroshot(*args, **kwargs)
+    for name, chosen, *shares in found.itertuples(index=False):
+        line(f"{name}\t{chosen}\t{max(shares):.2f}")
+
+
+@functools.wraps(zeroshot_module.search)
+def search(*args: Any, **kwargs: Any) -> None:
+    found = zeroshot_module.search(*args, **kwargs)
+    for name, similarity in found.itertuples(index=False):
+        line(f"{similarity:.3f}\t{name}")
 
 
 def report(run: str) -> None:
@@ -53,7 +68,7 @@ def report(run: str) -> None:
 
     $ polysense report runs/demo
     """
-    _line(f"wrote {write_report(Path(run))}")
+    line(f"wrote {write_report(Path(run))}")
 
 
 def _tell(run: Run | None) -> int:
@@ -62,8 +77,8 @@ def _tell(run: Run | None) -> int:
         return STOPPED
     if (verdict := run.path / EVALUATION).exists():
         _print_verdict(json.loads(verdict.read_text(encoding="utf-8")))
-        _line(f"report: {(run.path / 'report.html').resolve()}")
-    _line(f"run:    {run.path.resolve()}")
+        line(f"report: {(run.path / 'report.html').resolve()}")
+    line(f"run:    {run.path.resolve()}")
     return 0
 
 
@@ -72,8 +87,9 @@ def _print_verdict(content: dict[str, Any]) -> None:
 
     console.print(table(Judgement(content["results"], content["intervals"], content["notes"])))
     for note in content["notes"]:
-        _line(f"note: {note}")
+        line(f"note: {note}")
 
 
-def _line(text: str) -> None:
+def line(text: str) -> None:
+    """Print a line that is neither folded nor coloured, so that it can be piped."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -82,6 +82,7 @@ def pretrain(
     clip: float | None = None,
     precision: str = "32",
     accumulate: int = 1,
+    chunk: int | None = None,
     workers: int = 0,
     devices: int | str = "auto",
     accelerator: str = "auto",
@@ -127,7 +128,10 @@ def pretrain(
         warmup: the share of training in which lr rises, instead of the recipe's.
         clip: the largest norm of the gradient, instead of the recipe's.
         precision: 32, bf16 or 16 (mixed).
-        accumulate: parts in which a batch is encoded, where memory is short.
+        accumulate: parts of a batch that are trained on one after the other, where memory is short; each
+            compares its own samples only.
+        chunk: encode so many views at a time, and again in the backward pass, where memory is short
+            (GradCache); the whole batch is compared.
         workers: processes that load data; 0 is fastest for data in memory.
         devices: how many devices to train on.
         accelerator: cpu, gpu, mps or auto.
@@ -158,8 +162,7 @@ def pretrain(
     recipe.options(options or {}, {})  # an unknown option is told before any data are read
     own = modality if modality is not None and not isinstance(modality, str) else None
     name = modality if isinstance(modality, str) else usual_modality(recipe, data)
-    sized = {} if size is None else {"size": size}
-    maker = own or make(name, {**sized, **(modality_options or {})})
+    maker = own or make(name, _modality_options(size, towers, modality_options))
     check_modality(recipe, maker)
     chosen = towers if towers is not None else encoder
     wanted = Wanted(
@@ -182,6 +185,7 @@ def pretrain(
             seed=seed,
             precision=str(precision),
             accumulate=accumulate,
+            chunk=chunk,
             workers=workers,
             devices=devices,
             accelerator=accelerator,
@@ -343,6 +347,14 @@ def _judge(run: Run, untrained: Encoder | None, dataset: Dataset, protocol: Prot
     _, content = verdict(encoders, run.modality, dataset, protocol, device=run.device)
     write_json(run.path / EVALUATION, content)
     return content
+
+
+def _modality_options(
+    size: int | None, towers: dict[str, Any] | None, given: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What the modality is made with: towers say which parts a sample has, where nothing else does."""
+    options: dict[str, Any] = {} if towers is None else {"parts": {part: {} for part in towers}}
+    return {**options, **({} if size is None else {"size": size}), **(given or {})}
 
 
 def _run_folder(out: str | Path | None, name: str) -> Path:

@@ -7,6 +7,7 @@ that :class:`Job` reads.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 from polysense.deployment.folder import write_weights
 from polysense.deployment.run import Run, build_encoder, build_modality
+from polysense.encoders.adapters import merge_lora
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError, unknown
 from polysense.methods.optimisation import Optimisation
@@ -87,6 +89,7 @@ class Job:
         tower: Encoder = self.tower if teacher is None else teacher["towers"][self.modality.name]  # type: ignore[index]
         tower.cpu()
         tower.settle()
+        merge_lora(tower)
         return tower
 
 
@@ -139,7 +142,7 @@ def describe_source(data: Any) -> dict[str, Any]:
             if source.startswith("builtin:") or not Path(source).exists()
             else str(Path(source).resolve())
         }
-    if isinstance(data, list) and all(isinstance(item, str | Path) for item in data):
+    if isinstance(data, list) and all(isinstance(item, str | Path) and os.path.exists(item) for item in data):
         return {"source": [str(Path(item).resolve()) for item in data]}
     return {"source": None, "was": f"a {type(data).__name__}"}
 
@@ -237,7 +240,7 @@ def configure(
         "seed": wanted.settings.seed,
     }
     tower = build_encoder(config, modality, wanted.encoder if wanted.own_encoder else None)
-    here = Circumstances(batch, len(dataset), budget.steps)
+    here = Circumstances(batch, len(dataset), budget.steps, getattr(dataset, "actions", 0))
     config["options"] = recipe.options(wanted.options, scaled_options(recipe.published, here))
     optimisation = scaled_optimisation(recipe.optimisation, here)
     changed = {name: value for name, value in wanted.optimisation.items() if value is not None}

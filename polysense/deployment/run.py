@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from polysense.deployment.folder import read_attachments, read_config, read_weights
 from polysense.deployment.sampling import complete
 from polysense.encoders.base import Encoded, Encoder
+from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
 from polysense.modalities import rebuild
 from polysense.modalities.base import Dataset, Modality, View
+from polysense.modalities.pairs.modality import Paired
 
 
 class Run(nn.Module):
@@ -42,6 +44,21 @@ class Run(nn.Module):
         encoded: Encoded = self.encoder(view.data)
         pooled: Tensor = encoded.pooled
         return pooled
+
+    def part(self, name: str) -> Run:
+        """One tower of a joint run with its head, as a run that reads that part alone.
+
+        Its embeddings are of length 1 in the space that all parts share.
+
+        Raises:
+            PolysenseError: when the run has a single tower, or none for this part.
+        """
+        if not isinstance(self.encoder, Towers) or not isinstance(self.modality, Paired):
+            raise PolysenseError(
+                f"{self.path} has one tower, for {self.modality.name!r}, and no parts; train several with a"
+                " method such as clip"
+            )
+        return Run(self.encoder.of(name), self.modality.part(name), self.path, self.config).eval()
 
     @torch.no_grad()
     def embed(self, items: Any, *, batch_size: int = 256) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from polysense.encoders.base import Encoder
-from polysense.encoders.pixels import Memory, PixelEncoder
+from polysense.encoders.pixels import PixelEncoder
+from polysense.encoders.transformer import Memory
 from polysense.errors import PolysenseError
 from polysense.modalities.base import Tensors
 

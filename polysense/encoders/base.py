@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,11 +70,14 @@ class Encoder(nn.Module):
     dim: int
     trunk: nn.Module
 
-    def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
-        """Encode ``[B, ...]``; ``mask`` is ``[B, T]``, True at the tokens to hide."""
+    def forward(self, data: Any, mask: Tensor | None = None) -> Encoded:
+        """Encode a view's data, ``[B, ...]``, one tensor or several under names.
+
+        ``mask`` is ``[B, T]``, True at the tokens to hide.
+        """
         raise NotImplementedError
 
-    def grid(self, data: Tensor) -> tuple[int, ...]:
+    def grid(self, data: Any) -> tuple[int, ...]:
         """How the tokens of ``data`` will lie, known before it is encoded: maskers need it.
 
         Raises:
@@ -125,7 +129,7 @@ class Encoder(nn.Module):
         """How many raw input values one token stands for: the width of what a decoder predicts."""
         raise self.cannot_hide()
 
-    def tokenise(self, data: Tensor) -> Tensor:
+    def tokenise(self, data: Any) -> Tensor:
         """The raw input of each token, ``[B, T, token_values]``: what a decoder is to predict."""
         raise self.cannot_hide()
 

@@ -35,7 +35,7 @@ class Translated(Encoder):
 
     def __init__(self, encoder: Encoder, size: int, *, given: Statistics, wanted: Statistics) -> None:
         super().__init__()
-        self.encoder, self.trunk, self.dim, self.size = encoder, encoder.trunk, encoder.dim, size
+        self.encoder, self.dim, self.size = encoder, encoder.dim, size
         (mean, std), (own_mean, own_std) = (
             [torch.tensor(values).view(-1, 1, 1) for values in pair] for pair in (given, wanted)
         )
@@ -46,6 +46,11 @@ class Translated(Encoder):
             )
         self.register_buffer("scale", std / own_std)
         self.register_buffer("shift", (mean - own_mean) / own_std)
+
+    @property
+    def trunk(self) -> nn.Module:  # type: ignore[override]  # an attribute would be saved twice
+        """The inner encoder's."""
+        return self.encoder.trunk
 
     def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
         """Encode pictures ``[B, C, H, W]``."""
@@ -94,7 +99,7 @@ def from_transformers(name: str, given: Statistics) -> Encoder:
         model = library.AutoModel.from_pretrained(name)
         processor = library.AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise _no_weights(f"transformers:{name}", error) from error
+        raise no_weights(f"transformers:{name}", error) from error
     model = getattr(model, "vision_model", model)
     size = getattr(processor, "crop_size", None) or processor.size
     config = model.config
@@ -123,13 +128,14 @@ def from_open_clip(name: str, given: Statistics) -> Encoder:
     try:
         tower = library.create_model(model_name, pretrained=weights).visual
     except (OSError, RuntimeError) as error:
-        raise _no_weights(f"open_clip:{name}", error) from error
+        raise no_weights(f"open_clip:{name}", error) from error
     side = tower.image_size[0] if isinstance(tower.image_size, tuple | list) else tower.image_size
     encoder = ModuleEncoder(tower, int(tower.output_dim), grid=False)
     return Translated(encoder, int(side), given=given, wanted=(tower.image_mean, tower.image_std))
 
 
-def _no_weights(spec: str, error: Exception) -> PolysenseError:
+def no_weights(spec: str, error: Exception) -> PolysenseError:
+    """The error for an encoder of another library that is not on this machine."""
     return PolysenseError(
         f"the encoder {spec!r} cannot be had ({str(error).splitlines()[0]}); check the name, or bring its"
         " weights onto this machine"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polysense.encoders.base import Encoded, Encoder
+from polysense.encoders.transformer import Block, Memory
 from polysense.errors import PolysenseError
 
 SIZES = {
@@ -25,50 +25,6 @@ FindColours = Callable[[Tensor, int], Tensor]
 """The most telling colours ``[count, C]`` of pixels ``[N, C]``."""
 
 _PICTURES = 32  # compared with the palette at once: 16 MB of distances at 16 x 16 pixels and 512 colours
-
-
-class Memory:
-    """Keys and values of the pixels so far, so that one more pixel costs one pixel's work."""
-
-    def __init__(self) -> None:
-        self.past: Tensor | None = None
-
-    def __len__(self) -> int:
-        return 0 if self.past is None else self.past.shape[3]
-
-    def extend(self, fresh: Tensor) -> Tensor:
-        """Append ``[2, B, H, T, D]`` and return all."""
-        self.past = fresh if self.past is None else torch.cat([self.past, fresh], dim=3)
-        return self.past
-
-
-class Block(nn.Module):
-    """GPT-2's block: attention, then an MLP, each behind a norm and added to what came in."""
-
-    def __init__(self, width: int, heads: int, depth: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        for name, part in self.named_modules():
-            if isinstance(part, nn.Linear):
-                adds = name in ("project", "mlp.2")  # what 2 * depth additions sum up to stays in bounds
-                nn.init.normal_(part.weight, std=0.02 / math.sqrt(2 * depth) if adds else 0.02)
-                nn.init.zeros_(part.bias)
-
-    def forward(self, x: Tensor, causal: bool, memory: Memory | None = None) -> Tensor:
-        """``x[B, T, width]``; with a memory, behind what it holds."""
-        heads = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, pairs = heads[0], heads[1:]
-        if memory is not None:
-            pairs = memory.extend(pairs)
-        # a single pixel sees all before it
-        masked = causal and query.shape[2] > 1
-        mixed = functional.scaled_dot_product_attention(query, pairs[0], pairs[1], is_causal=masked)
-        x = x + self.project(mixed.transpose(1, 2).flatten(2))
-        changed: Tensor = x + self.mlp(self.norm2(x))
-        return changed
 
 
 class PixelGPT(nn.Module):
@@ -105,8 +61,6 @@ class PixelGPT(nn.Module):
         for name, value in {"side": side, "depth": depth, "colours": colours}.items():
             if value < 1:
                 raise PolysenseError(f"the pixel transformer's {name} is {value}; use at least 1")
-        if width % heads:
-            raise PolysenseError(f"{heads} heads cannot share a width of {width}; choose one they divide")
         self.side, self.causal = side, causal
         self.register_buffer("palette", torch.randn(colours, channels))
         self.register_buffer("learned", torch.tensor(False))

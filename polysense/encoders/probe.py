@@ -1,18 +1,17 @@
-"""What shows only when a model encodes something, found out with empty pictures."""
+"""What shows only when a model encodes something, found out with something empty."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from polysense.encoders.base import Encoder
 
 
-@torch.no_grad()
 def on_empty_pictures(module: nn.Module, channels: int, size: int | None) -> Any:
-    """What ``module`` makes of two empty pictures in eval mode; every part is left in the mode it was in.
+    """What ``module`` makes of two empty pictures, see :func:`in_eval_mode`.
 
     >>> on_empty_pictures(nn.Conv2d(3, 8, 1), channels=3, size=4).shape
     torch.Size([2, 8, 4, 4])
@@ -20,10 +19,16 @@ def on_empty_pictures(module: nn.Module, channels: int, size: int | None) -> Any
     side = size or 224
     # The pictures go where the weights are; a module without weights works anywhere.
     like = next(module.parameters(), torch.empty(0))
+    return in_eval_mode(module, torch.zeros(2, channels, side, side, device=like.device, dtype=like.dtype))
+
+
+@torch.no_grad()
+def in_eval_mode(module: nn.Module, *inputs: Tensor) -> Any:
+    """What ``module`` makes of its inputs in eval mode; every part is left in the mode it was in."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        return module(torch.zeros(2, channels, side, side, device=like.device, dtype=like.dtype))
+        return module(*inputs)
     finally:
         for part, training in modes:
             part.training = training

@@ -28,7 +28,8 @@ MAJORITY = "majority"
 _RANKME_ROWS = 25_600  # as its paper does
 _RANKME_SIDE = 2048
 _RESAMPLES = 1000
-_Hits = dict[str, NDArray[np.bool_]]
+Hits = dict[str, NDArray[np.bool_]]
+"""For each metric, which of its questions were answered rightly."""
 
 
 class Judgement(NamedTuple):
@@ -70,7 +71,7 @@ def judge(features: Mapping[str, Tensor], dataset: Dataset, protocol: Protocol) 
         torch.from_numpy(identity_codes(dataset.table, protocol.identity)) if protocol.identity else None
     )
 
-    hits: dict[str, _Hits] = {}
+    hits: dict[str, Hits] = {}
     results: dict[str, dict[str, float]] = {}
     for name, rows in features.items():
         hits[name] = {}
@@ -78,13 +79,13 @@ def judge(features: Mapping[str, Tensor], dataset: Dataset, protocol: Protocol) 
             hits[name] |= _label_hits(rows, label, parts, identity, protocol)
         if identity is not None:
             hits[name] |= _recall_hits(rows, parts, identity, whole=protocol.bank is None)
-        results[name] = _percent(hits[name]) | {"rankme": rankme(_sample(rows, protocol.seed))}
+        results[name] = percent(hits[name]) | {"rankme": rankme(_sample(rows, protocol.seed))}
     if labels:
         hits[MAJORITY] = {}
         for label in labels:
             hits[MAJORITY] |= _majority_hits(label, parts)
-        results[MAJORITY] = _percent(hits[MAJORITY])
-    return Judgement(results, _intervals(hits, protocol.seed), notes)
+        results[MAJORITY] = percent(hits[MAJORITY])
+    return Judgement(results, intervals(hits, protocol.seed), notes)
 
 
 def table(judgement: Judgement) -> Table:
@@ -163,7 +164,7 @@ def _continuous(values: pd.Series[Any]) -> bool:
 
 def _label_hits(
     features: Tensor, label: _Label, parts: Parts, identity: Tensor | None, protocol: Protocol
-) -> _Hits:
+) -> Hits:
     """Which queries the kNN and the linear probe classify rightly."""
     bank, queries = label.rows(parts.bank), label.rows(parts.queries)
     predicted = knn_predict(
@@ -183,7 +184,7 @@ def _label_hits(
     return hits
 
 
-def _majority_hits(label: _Label, parts: Parts) -> _Hits:
+def _majority_hits(label: _Label, parts: Parts) -> Hits:
     pairs = {"knn": (parts.bank, parts.queries)} | (
         {"linear": (parts.train, parts.test)} if label.linear else {}
     )
@@ -194,7 +195,7 @@ def _majority_hits(label: _Label, parts: Parts) -> _Hits:
     return hits
 
 
-def _recall_hits(features: Tensor, parts: Parts, identity: Tensor, *, whole: bool) -> _Hits:
+def _recall_hits(features: Tensor, parts: Parts, identity: Tensor, *, whole: bool) -> Hits:
     """Which queries find their identity; ``whole``: among all rows but themselves, not in the bank alone."""
     queries = torch.from_numpy(np.flatnonzero(parts.queries))
     bank = torch.arange(len(features)) if whole else torch.from_numpy(np.flatnonzero(parts.bank))
@@ -213,11 +214,13 @@ def _sample(features: Tensor, seed: int) -> Tensor:
     return features[torch.from_numpy(rows)]
 
 
-def _percent(hits: _Hits) -> dict[str, float]:
+def percent(hits: Hits) -> dict[str, float]:
+    """The share of hits, in percent, by metric."""
     return {metric: 100 * float(hit.mean()) for metric, hit in hits.items()}
 
 
-def _intervals(hits: Mapping[str, _Hits], seed: int) -> dict[str, dict[str, tuple[float, float]]]:
+def intervals(hits: Mapping[str, Hits], seed: int) -> dict[str, dict[str, tuple[float, float]]]:
+    """The bootstrap's 95 % intervals of those shares, by row and metric."""
     return {
         name: {metric: _interval(hit, seed) for metric, hit in metrics.items()}
         for name, metrics in hits.items()

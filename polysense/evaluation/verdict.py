@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from polysense.encoders.base import Encoder
+from polysense.encoders.towers import Towers
 from polysense.evaluation.features import extract, extract_raw
+from polysense.evaluation.joint import judge_joint
 from polysense.evaluation.judge import Judgement, judge
 from polysense.evaluation.protocol import Protocol
 from polysense.modalities.base import Dataset, Modality, View
+from polysense.modalities.pairs.dataset import Pairs
+from polysense.modalities.pairs.modality import Paired
 
 
 def verdict(
@@ -24,7 +28,7 @@ def verdict(
     *,
     device: torch.device | str = "cpu",
 ) -> tuple[Judgement, dict[str, Any]]:
-    """Judge encoders and the raw input on a dataset.
+    """Judge encoders and the raw input on a dataset, or how the parts of its samples find each other.
 
     Args:
         encoders: by the name of their row, such as "pretrained" and "untrained".
@@ -36,9 +40,14 @@ def verdict(
     Returns:
         The judgement, and the same as plain values for ``evaluation.json``.
     """
-    features = {name: embed_all(encoder, modality, dataset, device) for name, encoder in encoders.items()}
-    features[modality.raw_name] = extract_raw(modality, dataset, device=device)
-    judgement = judge(features, dataset, protocol)
+    if isinstance(modality, Paired):
+        towers = {name: encoder for name, encoder in encoders.items() if isinstance(encoder, Towers)}
+        assert isinstance(dataset, Pairs)
+        judgement = judge_joint(towers, modality, dataset, seed=protocol.seed, device=device)
+    else:
+        features = {name: embed_all(encoder, modality, dataset, device) for name, encoder in encoders.items()}
+        features[modality.raw_name] = extract_raw(modality, dataset, device=device)
+        judgement = judge(features, dataset, protocol)
     return judgement, {
         "results": _rounded(judgement.results),
         "intervals": {

@@ -138,7 +138,7 @@ def _place(grid: tuple[int, int], heights: Tensor, widths: Tensor) -> Tensor:
 def _on_a_plane(view: View, encoder: Encoder) -> tuple[Tensor, tuple[int, int]]:
     """The view's data, and the grid of its tokens."""
     data = first_tensor(view.data)
-    grid = encoder.grid(data)
+    grid = encoder.grid(view.data)
     if len(grid) != 2:
         raise PolysenseError(
             f"blocks are hidden from tokens that lie on a plane, but those of {view.modality!r} lie on"

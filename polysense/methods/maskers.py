@@ -32,7 +32,7 @@ class RandomMask:
     def __call__(self, view: View, encoder: Encoder) -> View:
         """The view with its mask."""
         data = first_tensor(view.data)
-        grid = encoder.grid(data)
+        grid = encoder.grid(view.data)
         if any(side % self.unit for side in grid):
             raise PolysenseError(
                 f"units of {self.unit} tokens do not fit a grid of {'×'.join(map(str, grid))}; choose a mask"
@@ -77,7 +77,7 @@ class SomeBlocks:
     def __call__(self, view: View, encoder: Encoder) -> View:
         """The view with its mask."""
         data = first_tensor(view.data)
-        grid = encoder.grid(data)
+        grid = encoder.grid(view.data)
         chosen, share = torch.rand(2, len(data), device=data.device)
         share = (self.least + (self.most - self.least) * share) * (chosen < self.chosen)
         counts = (share * math.prod(grid)).long()

@@ -114,8 +114,14 @@ class HiddenInput(nn.Module):
         masked = [place for place, view in enumerate(seen.views) if view.mask is not None]
         prediction = torch.cat([branch.head(seen.student[place]) for place in masked])
         target = torch.cat([self.tokenise(seen.views[place].data) for place in masked])
-        mask = torch.cat([m for place in masked if (m := seen.views[place].mask) is not None])
+        mask = torch.cat([_to_predict(seen.views[place]) for place in masked])
         return branch.predictor(prediction), target, mask
+
+
+def _to_predict(view: View) -> Tensor:
+    """``[B, T]``: the hidden tokens, or those of them that are asked for."""
+    assert view.mask is not None
+    return view.mask if view.asked is None else view.asked.any(1)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ MANY_SAMPLES = 100_000
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the rules go by. ``steps`` is None under a time budget."""
+    """What the rules go by. ``steps`` is None under a time budget, ``actions`` 0 where there are none."""
 
     batch: int = 256
     samples: int = 4096
     steps: int | None = None
+    actions: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ RULES: dict[str, Rule] = {
     "prototypes": Rule("the largest power of two up to half the number of samples", _prototypes),
     "queue": Rule("the largest power of two up to half the number of samples", _prototypes),
     "samples": Rule("the number of samples in the data", lambda published, here: here.samples),
+    "actions": Rule("the number of actions in the data", lambda published, here: here.actions or published),
     "momentum": Rule(
         "the teacher remembers a tenth of training: 1 - 10/steps; 0.99 under a time budget", _momentum
     ),

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from polysense.errors import unknown
 from polysense.methods import (  # noqa: F401 - they fill the table
+    captioning,
     clustering,
     contrastive,
     dense,
     distillation,
     jepa,
+    joint,
     masked,
     pixels,
     redundancy,
+    sound,
+    states,
+    tables,
     token_distillation,
 )
 from polysense.methods.recipes import TABLE, Recipe

@@ -15,6 +15,7 @@ MODALITIES: Mapping[str, str] = MappingProxyType(
     {
         "image": "polysense.modalities.vision.modality:Vision",
         "text": "polysense.modalities.text.modality:Text",
+        "audio": "polysense.modalities.audio.modality:Audio",
         "pair": "polysense.modalities.pairs.modality:Paired",
         "table": "polysense.tabular.modality:Table",
         "state": "polysense.rl.modality:States",

@@ -107,13 +107,15 @@ class ViewPlan:
     ``globals_``: how many views of the whole sample; ``locals_``: how many of a small part of it
     (multi-crop). ``strength``: "strong" where views are to be matched, "weak" where hidden parts are
     to be predicted. ``options``: settings for one modality by its name, as in
-    ``{"image": {"scale": (0.08, 1.0)}}``.
+    ``{"image": {"scale": (0.08, 1.0)}}``. ``parts``: for samples of several modalities, the plans of those
+    that are to be seen otherwise.
     """
 
     globals_: int = 2
     locals_: int = 0
     strength: str = "strong"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parts: Mapping[str, ViewPlan] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -67,6 +67,8 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
             rows=2_569,
             label="language",
             identity="prompt",
+            # a language is one speaker here, so it is the easier one; "kind" is the prompt's folder
+            evaluation={"labels": ["kind", "language"], "identity": "prompt", "k": 10, "temperature": 0.1},
         ),
         "glosses": Builtin(
             description="dictionary definitions with the words they define and examples",

@@ -39,7 +39,7 @@ class BilinearContrast(Objective):
     def forward(self, z: Tensor) -> Tensor:
         """The loss of ``z``, ``[V, B, K]``: V views of the same B samples."""
         check_views(self, z)
-        anchors, others = z[0] @ self.similarity, gather(z[1:], dim=1)
+        anchors, others = z[0] @ self.similarity.to(z.dtype), gather(z[1:], dim=1)
         partner = torch.arange(z.shape[1], device=z.device) + rank() * z.shape[1]
         losses = [info_nce(anchors, keys, partner) for keys in others]
         return mean_over_processes(torch.stack(losses).mean())

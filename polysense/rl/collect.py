@@ -70,11 +70,11 @@ def collect(
         if value < 1:
             raise PolysenseError(f"{name} is {value}; it must be at least 1")
     made = isinstance(env, str)
-    world = _make(env, drawn=renderer is None) if made else env
+    world = make_env(env, drawn=renderer is None) if made else env
     try:
-        camera = _camera(world) if renderer is None else None
+        camera = camera_of(world) if renderer is None else None
         about: dict[str, Any] = {
-            "environment": _name(world),
+            "environment": name_of(world),
             "shape": [1 if grey or renderer else 3, size, size],
             "actions": _actions(world),
             "action_repeat": action_repeat,
@@ -120,7 +120,8 @@ class _Episode:
         for flag in ("terminated", "truncated"):
             columns[flag] = [*[False] * (count - 1), getattr(self, flag), False]
         states = np.stack(self.states)
-        suffixes = names or tuple(map(str, range(states.shape[1])))
+        known = names is not None and len(names) == states.shape[1]  # a wrapper may tell more
+        suffixes = names if known else tuple(map(str, range(states.shape[1])))
         columns |= {f"state_{name}": column for name, column in zip(suffixes, states.T, strict=True)}
         if self.mission is not None:
             columns["mission"] = self.mission
@@ -187,7 +188,8 @@ def shrink(picture: NDArray[Any], size: int, grey: bool) -> Frames:
     return small[None] if grey else small.transpose(2, 0, 1)
 
 
-def _make(name: str, *, drawn: bool) -> Any:
+def make_env(name: str, *, drawn: bool) -> Any:
+    """A gymnasium environment by its name; ``drawn`` if it is to show pixels."""
     gym = require("gymnasium", "rl", "collecting frames from an environment")
     for prefix, library in _REGISTERED_BY.items():
         if name.startswith(prefix):
@@ -203,7 +205,7 @@ def _make(name: str, *, drawn: bool) -> Any:
         ) from error
 
 
-def _camera(env: Any) -> Callable[[Any], Any]:
+def camera_of(env: Any) -> Callable[[Any], Any]:
     """How the environment is looked at: its observation, or what it renders."""
     shape, dtype = env.observation_space.shape, env.observation_space.dtype
     if dtype == np.uint8 and shape is not None and len(shape) in (2, 3) and min(shape[:2]) >= _PICTURE_SIDE:
@@ -213,16 +215,17 @@ def _camera(env: Any) -> Callable[[Any], Any]:
         return lambda observation: env.render()
     if "rgb_array" in modes:
         raise PolysenseError(
-            f"the environment {_name(env)} was made with render_mode {env.render_mode!r}, which gives no"
+            f"the environment {name_of(env)} was made with render_mode {env.render_mode!r}, which gives no"
             " pixels; make it with render_mode='rgb_array'"
         )
     raise PolysenseError(
-        f"the environment {_name(env)} has no pixels: its observations are no pictures and it cannot render"
+        f"the environment {name_of(env)} has no pixels: its observations are no pictures and it cannot render"
         " 'rgb_array'; choose one that does, or give a renderer"
     )
 
 
-def _name(env: Any) -> str:
+def name_of(env: Any) -> str:
+    """What the environment is called."""
     return str(env.spec.id) if env.spec is not None else type(env.unwrapped).__name__
 
 
@@ -234,7 +237,7 @@ def _actions(env: Any) -> dict[str, Any]:
 
 
 def _state_names(env: Any) -> tuple[str, ...] | None:
-    return next((names for prefix, names in _STATE_NAMES.items() if _name(env).startswith(prefix)), None)
+    return next((names for prefix, names in _STATE_NAMES.items() if name_of(env).startswith(prefix)), None)
 
 
 def _mission(observation: Any) -> str | None:
@@ -249,7 +252,7 @@ def _state(env: Any, observation: Any, step: int) -> NDArray[Any]:
         state = np.empty(0)
     if np.isnan(state).any() or (isinstance(observation, np.ndarray) and np.isnan(observation).any()):
         raise PolysenseError(
-            f"the environment {_name(env)} gave an observation with NaN at step {step} of an episode;"
+            f"the environment {name_of(env)} gave an observation with NaN at step {step} of an episode;"
             " mend the environment"
         )
     return state.astype(np.float32)

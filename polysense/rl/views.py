@@ -145,8 +145,12 @@ class Cut:
         """Cut ``[B, C, S, S]`` bytes to float32 ``[B, C, side, side]``; all channels of a sample alike."""
         if self.resized:
             return geometry.crop_resize(pixels, self.boxes, side) * self.brightness
+        return self.take(pixels, side).to(torch.float32) / 255 * self.brightness
+
+    def take(self, pixels: Tensor, side: int) -> Tensor:
+        """The pixels themselves, neither resized nor brightened: ``[B, C, side, side]`` as they were."""
         place = torch.arange(side, device=pixels.device)
         rows, columns = (self.boxes[:, :2, None] + place).clamp(0, pixels.shape[-1] - 1).unbind(1)
         sample = torch.arange(len(pixels), device=pixels.device)[:, None, None]
         cut = pixels[sample, :, rows[:, :, None], columns[:, None, :]]  # [B, side, side, C]
-        return cut.permute(0, 3, 1, 2).to(torch.float32) / 255 * self.brightness
+        return cut.permute(0, 3, 1, 2)

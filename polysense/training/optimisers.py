@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, overload
 
@@ -83,13 +84,18 @@ class LARS(torch.optim.Optimizer):
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels with weight decay; biases, norms and other one-dimensional ones without."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trained if parameter.ndim > 1]
-    rest = [parameter for parameter in trained if parameter.ndim <= 1]
+    """Matrices and kernels with weight decay; biases, norms and other one-dimensional ones without.
+
+    Parameters with an attribute ``lr_scale`` (:func:`~polysense.encoders.adapters.layerwise_rates`) have
+    groups of their own, whose rate is that part of the others'.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            groups[getattr(parameter, "lr_scale", 1.0), parameter.ndim > 1].append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay, "decays": True},
-        {"params": rest, "weight_decay": 0.0, "decays": False},
+        {"params": same, "weight_decay": decays * weight_decay, "decays": decays, "lr_scale": scale}
+        for (scale, decays), same in sorted(groups.items(), reverse=True)
     ]
 
 
@@ -99,8 +105,10 @@ def make_optimiser(module: nn.Module, how: Optimisation, batch: int) -> torch.op
     Raises:
         PolysenseError: for an unknown optimiser's name.
     """
-    groups = [group for group in parameter_groups(module, how.weight_decay) if group["params"]]
     rate = how.rate(batch)
+    groups = [
+        {**group, "lr": rate * group["lr_scale"]} for group in parameter_groups(module, how.weight_decay)
+    ]
     if how.name == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=how.betas)
     if how.name == "sgd":
@@ -119,7 +127,7 @@ def apply_schedule(optimiser: torch.optim.Optimizer, how: Optimisation, batch: i
     else:
         rate = cosine(peak, 0.0, (progress - how.warmup) / max(1e-9, 1.0 - how.warmup))
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["lr_scale"]
         if group.get("decays") and how.final_weight_decay is not None:
             group["weight_decay"] = cosine(how.weight_decay, how.final_weight_decay, progress)
     return rate

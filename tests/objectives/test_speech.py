@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -114,4 +112,3 @@ def test_shapes_that_do_not_fit() -> None:
         )
     with pytest.raises(PolysenseError, match="BilinearContrast compares at least 2 views"):
         BilinearContrast(3)(torch.zeros(1, 4, 3))
-    assert math.isfinite(float(BilinearContrast(3)(torch.zeros(2, 4, 3))))

@@ -170,7 +170,7 @@ def _traits(item: Any) -> Iterator[bytes | memoryview]:
         yield f"{array.dtype} {array.shape}".encode()
         yield array.tobytes()
     else:
-        yield repr(type(item)).encode()
+        yield (repr(item) if hasattr(item, "read_bytes") else repr(type(item))).encode()
 
 
 @contextlib.contextmanager

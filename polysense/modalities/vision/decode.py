@@ -221,6 +221,8 @@ def _readable(item: Any) -> str | Path | io.BytesIO:
         return item
     if isinstance(item, UnreadableError):  # a reader's way to say why it has no picture here
         raise item
+    if hasattr(item, "read_bytes"):  # a file inside another one
+        return _readable(item.read_bytes())
     raise UnreadableError("missing" if item is None else f"a {type(item).__name__}, not a picture")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from polysense.errors import PolysenseError, unknown
+from polysense.errors import PolysenseError
 from polysense.modalities.base import Batch, View, ViewPlan
+from polysense.modalities.plans import plan_from_settings, plan_settings, view_settings
 from polysense.modalities.vision import geometry
 from polysense.modalities.vision.augment import RandomView, ViewSettings
 
@@ -103,7 +104,8 @@ class Vision:
                 " number per channel, std above 0"
             )
         self.local_size = local_size or max(8, 8 * round(size * 3 / 7 / 8))
-        global_settings, local_settings = _view_settings(plan, size)
+        strengths = {"strong": strong_settings(size), "weak": weak_settings()}
+        global_settings, local_settings = view_settings(plan, self.name, strengths, _local_settings)
         self._globals = [RandomView(each, size, self.mean, self.std) for each in global_settings]
         self._local = RandomView(local_settings, self.local_size, self.mean, self.std)
 
@@ -188,14 +190,8 @@ class Vision:
 
     def settings(self) -> dict[str, Any]:
         """Plain values from which :meth:`from_settings` rebuilds this modality."""
-        plan = {
-            "globals": self.plan.globals_,
-            "locals": self.plan.locals_,
-            "strength": self.plan.strength,
-            "options": _plain_values(self.plan.options.get(self.name, {})),
-        }
         names = ("size", "channels", "mean", "std", "local_size")
-        return {"plan": plan, **{name: getattr(self, name) for name in names}}
+        return {"plan": plan_settings(self.plan, self.name), **{name: getattr(self, name) for name in names}}
 
     def attachments(self) -> dict[str, str]:
         """None: the settings hold everything."""
@@ -208,11 +204,7 @@ class Vision:
         >>> Vision.from_settings(Vision(size=16).settings(), {}).size
         16
         """
-        plan = settings["plan"]
-        options = {cls.name: plan["options"]}
-        return cls(
-            **{**settings, "plan": ViewPlan(plan["globals"], plan["locals"], plan["strength"], options)}
-        )
+        return cls(**{**settings, "plan": plan_from_settings(settings["plan"], cls.name)})
 
     def _view(self, maker: RandomView, kind: str, pixels: Tensor, size: Tensor) -> View:
         draw = maker.draw(size, self.channels)
@@ -235,29 +227,6 @@ class Vision:
         return pixels, size
 
 
-def _view_settings(plan: ViewPlan, size: int) -> tuple[list[ViewSettings], ViewSettings]:
-    """The settings of the global views, taken in turn, and of the local ones."""
-    if plan.strength not in ("strong", "weak"):
-        raise unknown("view strength", plan.strength, ("strong", "weak"))
-    base = strong_settings(size) if plan.strength == "strong" else weak_settings()
-    options = dict(plan.options.get(Vision.name, {}))
-    turns, local = options.pop("views", None) or [{}], options.pop("local", None) or {}
-    base = _override(base, options)
-    return [_override(base, turn) for turn in turns], _override(replace(base, scale=(0.05, 0.4)), local)
-
-
-def _override(settings: ViewSettings, options: Mapping[str, Any]) -> ViewSettings:
-    if not isinstance(options, Mapping):
-        raise PolysenseError(f"view settings are {options!r}; give names with values, as in {{'hue': 0.1}}")
-    known = [field.name for field in fields(ViewSettings)]
-    for name in options:
-        if name not in known:
-            raise unknown("view setting", name, [*known, "views", "local"])
-    return replace(settings, **options)
-
-
-def _plain_values(value: Any) -> Any:
-    """Tuples as lists and mappings as dicts, as YAML gives them back."""
-    if isinstance(value, Mapping):
-        return {name: _plain_values(each) for name, each in value.items()}
-    return [_plain_values(each) for each in value] if isinstance(value, list | tuple) else value
+def _local_settings(settings: ViewSettings) -> ViewSettings:
+    """A small part of the picture."""
+    return replace(settings, scale=(0.05, 0.4))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
-import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -20,6 +18,14 @@ from torch.utils.data import Dataset, IterableDataset
 
 from polysense.errors import PolysenseError, unknown
 from polysense.modalities.builtin import PREFIX
+from polysense.modalities.files import files_in, folder_table, no_such_path, unique
+from polysense.modalities.tables import (
+    TABLE_SUFFIXES,
+    Loaded,
+    is_hugging_face,
+    named_dataset,
+    usual_label,
+)
 from polysense.modalities.vision import tables
 from polysense.modalities.vision.decode import (
     SUFFIXES,
@@ -33,11 +39,10 @@ from polysense.modalities.vision.decode import (
 from polysense.modalities.vision.store import Listing, Pictures, canvas_side, decode_all
 
 ACCEPTED = (
-    "a folder, a list of files, a glob, a CSV, TSV or Parquet file, a DataFrame, an .npz or .npy file, "
-    "an array or tensor, Pillow images, a Hugging Face or torch data set, builtin:emoji or builtin:scenes"
+    "a folder, a list of files, a glob, a CSV, TSV, Parquet or JSONL file, a DataFrame, an .npz or .npy "
+    "file, an array or tensor, Pillow images, a Hugging Face or torch data set, builtin:emoji or "
+    "builtin:scenes"
 )
-
-_SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 
 
 def read_pictures(
@@ -58,7 +63,7 @@ def read_pictures(
 
     Args:
         source: a folder (its subfolders, where there are several, become the column ``label``); a list of
-            files, folders or Pillow images; a glob; a CSV, TSV or Parquet file or a DataFrame with a
+            files, folders or Pillow images; a glob; a CSV, TSV, Parquet or JSONL file or a DataFrame with a
             column of paths, bytes or ``{"bytes", "path"}``; a Hugging Face data set, a folder it was
             saved to, or ``hf:owner/name:split``; a torch ``Dataset`` of images or (image, label), fetched
             once; an array or tensor ``[N, H, W]``, ``[N, H, W, C]`` or ``[N, C, H, W]`` (of the second and
@@ -104,8 +109,8 @@ def _find(source: Any, column: str | None, limit: int) -> Listing:
             return _from_list(source)
         case Image.Image():
             return _from_list([source])
-    if tables.is_hugging_face(source):
-        return tables.from_hugging_face(source, "the data set", column)
+    if is_hugging_face(source):
+        return tables.from_hugging_face(Loaded.of(source, "the data set"), column)
     if isinstance(source, Dataset):
         return _from_torch(source, limit)
     raise PolysenseError(f"cannot read pictures from a {type(source).__name__}; give {ACCEPTED}")
@@ -113,40 +118,23 @@ def _find(source: Any, column: str | None, limit: int) -> Listing:
 
 def _from_text(text: str, column: str | None) -> Listing:
     """A path if there is one of that name, else what the text looks like."""
-    path = Path(text).expanduser()
+    path, loaded = Path(text).expanduser(), named_dataset(text)
+    if loaded is not None:
+        return tables.from_hugging_face(loaded, column)
     if os.path.isdir(path):
-        saved = any((path / name).exists() for name in ("dataset_dict.json", "state.json"))
-        return tables.from_saved(path, None, column) if saved else _from_folder(path)
+        return _from_folder(path)
     if os.path.exists(path):
         return _from_file(path, column)
     if text.startswith(PREFIX):
         return tables.from_builtin(text, column)
-    name, _, split = text.removeprefix("hf:").partition(":")
-    if split and os.path.isdir(name):
-        return tables.from_saved(Path(name), split, column)
-    bare = (
-        re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not os.path.exists(Path(name).parent) and not path.suffix
-    )
-    if bare or text.startswith("hf:"):
-        return tables.from_hub(name, split or None, column)
     if glob.has_magic(text):
         return _from_glob(str(path))
-    raise _missing(path)
-
-
-def _missing(path: Path) -> PolysenseError:
-    parent = path.parent
-    if not parent.is_dir():
-        return PolysenseError(f"no such file or folder: {path} (there is no {parent} either)")
-    near = difflib.get_close_matches(path.name, os.listdir(parent), n=1)
-    return PolysenseError(
-        f"no such file or folder: {path}" + (f"; did you mean {parent / near[0]}?" if near else "")
-    )
+    raise no_such_path(path)
 
 
 def _from_file(path: Path, column: str | None) -> Listing:
     name = path.name.lower()
-    if name.endswith(tables.TABLE_SUFFIXES):
+    if name.endswith(TABLE_SUFFIXES):
         return tables.from_table_file(path, column)
     if name.endswith((".npz", ".npy")):
         return _from_numpy(path, column)
@@ -156,37 +144,18 @@ def _from_file(path: Path, column: str | None) -> Listing:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    """Files that look like pictures, at any depth, in the order of their names; none that are hidden."""
-
-    def refuse(error: OSError) -> None:
-        raise PolysenseError(f"cannot read the folder {error.filename}: {error.strerror}") from error
-
-    found, visited = [], set()
-    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(here)  # links may run in circles
-        folders[:] = (
-            [] if real in visited else [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        )
-        if real not in visited:
-            found += [Path(here, n) for n in names if named_as_picture(n) and not n.startswith(".")]
-        visited.add(real)
+    """Files that look like pictures, at any depth."""
+    found = files_in(folder, named_as_picture)
     if not found:
         raise PolysenseError(f"no picture in {folder}; looked for files ending in {', '.join(SUFFIXES)}")
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+    return found
 
 
 def _from_folder(folder: Path) -> Listing:
-    """Subfolders are classes where there are several; below ``train`` and ``val``, those one level down."""
+    """Subfolders are classes where there are several."""
     paths = _pictures_in(folder)
-    parts = [path.relative_to(folder).parts for path in paths]
-    table = pd.DataFrame({"name": tables.unique("/".join(part) for part in parts)})
-    depth, tops = min(map(len, parts)), {part[0] for part in parts}
-    if depth > 2 and tops <= _SPLITS:
-        table["split"], table["label"] = [part[0] for part in parts], [part[1] for part in parts]
-    elif depth > 1 and len(tops) > 1:
-        table["label"] = [part[0] for part in parts]
-    label = "label" if "label" in table.columns else None
-    return Listing(paths, table, str(folder.resolve()), label)
+    table = folder_table(folder, paths)
+    return Listing(paths, table, str(folder.resolve()), usual_label(table))
 
 
 def _from_glob(pattern: str) -> Listing:
@@ -213,7 +182,7 @@ def _from_list(sources: Sequence[Any], place: str | None = None) -> Listing:
             items.append(path)
     if not items:
         raise PolysenseError("the list of pictures is empty")
-    names = tables.unique(_name(item, i) for i, item in enumerate(items))
+    names = unique(_name(item, i) for i, item in enumerate(items))
     return Listing(
         items,
         pd.DataFrame({"name": names}),

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from polysense.errors import PolysenseError
+from polysense.modalities.bad import check_bad, tell_bad
 from polysense.modalities.vision.cache import Entry, Stored, available_memory, default_folder, gigabytes
 from polysense.modalities.vision.decode import Array, Header, UnreadableError, conform, decode, header
 
@@ -148,7 +148,7 @@ def _decode_new(listing: Listing, limit: int, entry: Entry, max_bad: float, memo
     items = listing.items
     looks = _in_parallel(lambda i: _attempt(header, items[i]), len(items), "looking at pictures")
     bad = {i: look for i, look in enumerate(looks) if isinstance(look, str)}
-    _check_bad(listing, bad, max_bad)
+    check_bad(_named(listing, bad), len(items), max_bad, "pictures")
     channels, depth, side = _layout([look for look in looks if isinstance(look, Header)], limit)
     shape = (len(items), channels, side, side)
 
@@ -171,10 +171,9 @@ def _decode_new(listing: Listing, limit: int, entry: Entry, max_bad: float, memo
 
 
 def _pictures(listing: Listing, stored: Stored, max_bad: float) -> Pictures:
-    _check_bad(listing, stored.bad, max_bad)
     bad = _named(listing, stored.bad)
-    if bad:
-        logger.warning("skipped %s", _summary(bad, len(listing.items)))
+    check_bad(bad, len(listing.items), max_bad, "pictures")
+    tell_bad(bad, len(listing.items), "pictures")
     rows = np.array([i for i in range(len(listing.items)) if i not in stored.bad])
     table = listing.table.iloc[rows].reset_index(drop=True)
     return Pictures(
@@ -242,21 +241,3 @@ def _in_parallel(function: Callable[[int], Result], count: int, title: str) -> l
 def _named(listing: Listing, bad: dict[int, str]) -> list[tuple[str, str]]:
     names = listing.table["name"]
     return [(str(names.iloc[i]), bad[i]) for i in sorted(bad)]
-
-
-def _summary(bad: Sequence[tuple[str, str]], total: int) -> str:
-    first = "; ".join(f"{name}: {reason}" for name, reason in bad[:5])
-    more = "; …" if len(bad) > 5 else ""
-    return f"{len(bad)} of {total} pictures ({100 * len(bad) / total:.1f} %): {first}{more}"
-
-
-def _check_bad(listing: Listing, bad: dict[int, str], max_bad: float) -> None:
-    total = len(listing.items)
-    share = len(bad) / total
-    if len(bad) < total and share <= max_bad:
-        return
-    told = f"cannot read {_summary(_named(listing, bad), total)}"
-    if len(bad) == total:
-        raise PolysenseError(f"{told}; none is left to learn from")
-    enough = math.ceil(share * 100) / 100
-    raise PolysenseError(f"{told}; mend or remove them, or allow so many with --max-bad {enough:g}")

@@ -1,0 +1,202 @@
+"""The verdict on encoders of several parts: does each part find the others, and its class by name alone?"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from polysense.encoders.towers import Towers
+from polysense.errors import PolysenseError
+from polysense.evaluation.features import extract
+from polysense.evaluation.judge import Hits, Judgement, intervals, percent
+from polysense.evaluation.protocol import class_codes, identity_codes
+from polysense.evaluation.retrieval import match_ranks
+from polysense.modalities.base import View
+from polysense.modalities.pairs.dataset import Members, Pairs
+from polysense.modalities.pairs.modality import Paired
+
+TEMPLATES = ("{}", "a picture of {}", "an icon of {}")
+"""What a class's name is put into; the mean of the prompts' embeddings stands for the class."""
+
+CHANCE = "chance"
+"""The row of the answer that is drawn blindly."""
+
+Templates = Sequence[str] | Callable[[str], Sequence[str]]
+_AT = (1, 5, 10)
+_TEXT = "text"
+
+
+def judge_joint(
+    encoders: Mapping[str, Towers],
+    modality: Paired,
+    dataset: Pairs,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Judgement:
+    """Recall at 1, 5 and 10 between every two parts, both ways, and classes by their names alone.
+
+    A part finds another where a row of the same sample, or of one with the same identity, is among the
+    nearest by the cosine; ties count against it. ``zeroshot`` is the accuracy of the dataset's label from
+    the names of its classes, for each part but the texts. The row "chance" is what drawing blindly gets.
+
+    Args:
+        encoders: by the name of their row, such as "pretrained" and "untrained".
+        modality: makes the parts' plain views.
+        dataset: the samples.
+        seed: of the bootstrap.
+        device: where the encoders run.
+    """
+    hits = {name: _hits(encoder, modality, dataset, device) for name, encoder in encoders.items()}
+    results = {name: percent(row) for name, row in hits.items()}
+    results[CHANCE] = _chance(dataset, results)
+    notes = [
+        f"recall is among the {len(dataset):,} samples given; those a run was trained on are easier to find"
+        " than others"
+    ]
+    return Judgement(results, intervals(hits, seed), notes)
+
+
+def class_vectors(
+    embed: Callable[[list[str]], Tensor], classes: Sequence[str], templates: Templates = TEMPLATES
+) -> Tensor:
+    """A unit vector for each class, ``[C, D]``: the mean of its prompts' unit vectors, scaled to length 1.
+
+    Args:
+        embed: from texts to vectors ``[N, D]``.
+        classes: their names.
+        templates: texts with one ``{}``, or a function from a class to its prompts.
+
+    Raises:
+        PolysenseError: for fewer than two classes, equal ones, or a template without ``{}``.
+
+    >>> class_vectors(lambda texts: torch.eye(2)[[len(text) % 2 for text in texts]], ["a", "bb"], ["{}"])
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+    names = [clean(name) for name in classes]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise PolysenseError(f"the classes {list(classes)} are not two or more different names; give such")
+    prompts = [_prompts(name, templates) for name in names]
+    vectors = embed([prompt for several in prompts for prompt in several])
+    units = functional.normalize(vectors, dim=-1).split([len(several) for several in prompts])
+    return functional.normalize(torch.stack([each.mean(0) for each in units]), dim=-1)
+
+
+def clean(name: str) -> str:
+    """A class's name as words of a caption.
+
+    >>> clean("Smileys_&_Emotion ")
+    'smileys and emotion'
+    """
+    return " ".join(name.replace("_", " ").replace("-", " ").replace("&", " and ").split()).lower()
+
+
+def _prompts(name: str, templates: Templates) -> list[str]:
+    if callable(templates):
+        return list(templates(name))
+    for template in templates:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        if fields != [""]:
+            raise PolysenseError(f"the template {template!r} has no single {{}} for the class; write one")
+    return [template.format(name) for template in templates]
+
+
+def _hits(encoder: Towers, modality: Paired, dataset: Pairs, device: torch.device | str) -> Hits:
+    was = encoder.training
+    encoder.to(device).eval()
+    vectors = {part: _embed_part(encoder, modality, dataset, part, device) for part in dataset.parts}
+    things = torch.from_numpy(_things(dataset))
+    hits: Hits = {}
+    for a, b in permutations(dataset.parts, 2):
+        asked, answers = (_owners(dataset.members[part], things, len(vectors[part])) for part in (a, b))
+        ranks = match_ranks(vectors[a], asked, vectors[b], answers)
+        ranks = ranks[ranks > 0]
+        hits |= {f"{a}_to_{b}_at_{k}": (ranks <= k).numpy() for k in _AT} if len(ranks) else {}
+    if dataset.label is not None and _TEXT in modality.parts:
+        hits |= _zeroshot(encoder, modality, dataset, vectors, device)
+    encoder.train(was)
+    return hits
+
+
+def _embed_part(
+    encoder: Towers, modality: Paired, dataset: Pairs, part: str, device: torch.device | str
+) -> Tensor:
+    """Every row of one part in the shared space, ``[N, dim]``."""
+    tower = encoder.of(part).to(device).eval()
+
+    def pooled(view: View) -> Tensor:
+        embedded: Tensor = tower(view.data).pooled
+        return embedded
+
+    return extract(pooled, modality.part(part), dataset.parts[part], device=device, progress=True)
+
+
+def _zeroshot(
+    encoder: Towers,
+    modality: Paired,
+    dataset: Pairs,
+    vectors: Mapping[str, Tensor],
+    device: torch.device | str,
+) -> Hits:
+    assert dataset.label is not None
+    texts = modality.part(_TEXT)
+    tower = encoder.of(_TEXT).to(device).eval()
+
+    @torch.no_grad()
+    def embed(prompts: list[str]) -> Tensor:
+        embedded: Tensor = tower(texts.plain(texts.batch(prompts).to(device)).data).pooled
+        return embedded.float().cpu()
+
+    codes = class_codes(dataset.table, dataset.label)
+    classes = sorted(dataset.table[dataset.label].dropna().astype(str).unique())
+    if len({clean(name) for name in classes}) < max(2, len(classes)):
+        return {}
+    names = class_vectors(embed, classes)
+    hits: Hits = {}
+    for part in dataset.parts:
+        if part == _TEXT:
+            continue
+        right = _owners(dataset.members[part], torch.from_numpy(codes), len(vectors[part]))
+        known = right >= 0
+        guessed = (vectors[part][known] @ names.T).argmax(1)
+        hits[f"zeroshot_{part}"] = (guessed == right[known]).numpy()
+    return hits
+
+
+def _things(dataset: Pairs) -> NDArray[np.int64]:
+    """``[N]``: equal numbers for samples of the same thing."""
+    if dataset.identity is None:
+        return np.arange(len(dataset))
+    return identity_codes(dataset.table, dataset.identity)
+
+
+def _owners(members: Members, of_sample: Tensor, rows: int) -> Tensor:
+    """``[rows]``: what is known of the sample that each row of a part belongs to; -1 for no sample."""
+    owner = torch.full((rows,), -1)
+    samples = torch.repeat_interleave(torch.from_numpy(members.counts))
+    owner[torch.from_numpy(members.rows)] = of_sample[samples]
+    return owner
+
+
+def _chance(dataset: Pairs, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What drawing blindly gets: at least one right answer among k draws."""
+    things = torch.from_numpy(_things(dataset))
+    expected: dict[str, float] = {}
+    owners = {part: _owners(dataset.members[part], things, len(one)) for part, one in dataset.parts.items()}
+    for a, b in permutations(owners, 2):
+        right = owners[b][owners[b] >= 0].bincount(minlength=int(things.max()) + 1)[owners[a]].float()
+        missed = 1 - right[right > 0] / len(owners[b])
+        expected |= {f"{a}_to_{b}_at_{k}": 100 * float((1 - missed**k).mean()) for k in _AT}
+    if dataset.label is not None:
+        classes = dataset.table[dataset.label].nunique()
+        zeroshot = [metric for row in results.values() for metric in row if metric.startswith("zeroshot")]
+        expected |= dict.fromkeys(zeroshot, 100 / classes)
+    return expected

@@ -1,0 +1,1 @@
+"""Sound: read, cut, heard in many ways, and drawn as spectrograms."""
