@@ -12,7 +12,8 @@ from rich.console import Console
 from polysense import front, localisation
 from polysense import zeroshot as zeroshot_module
 from polysense.deployment.folder import EVALUATION
-from polysense.deployment.run import Run
+from polysense.deployment.run import Run, load
+from polysense.errors import unknown
 from polysense.report import write_report
 
 STOPPED = 143
@@ -58,6 +59,25 @@ def search(*args: Any, **kwargs: Any) -> None:
     found = zeroshot_module.search(*args, **kwargs)
     for name, similarity in found.itertuples(index=False):
         line(f"{similarity:.3f}\t{name}")
+
+
+def export(run: str, *, to: str, out: str) -> None:
+    """Write a joint run as a folder that open_clip or transformers loads, with the same embeddings.
+
+    Args:
+        run: the folder of a joint run whose encoder they have: clip_nano, siglip_nano, open_clip:NAME.
+        to: open_clip or transformers.
+        out: the folder.
+
+    $ polysense export runs/clip --to open_clip --out clip_for_open_clip
+    $ polysense export runs/clip --to transformers --out clip_for_transformers
+    """
+    from polysense.deployment.joint_export import export_open_clip, export_transformers
+
+    writers = {"open_clip": export_open_clip, "transformers": export_transformers}
+    if to not in writers:
+        raise unknown("library to export to", to, writers)
+    line(f"wrote {writers[to](load(run), Path(out))}")
 
 
 def report(run: str) -> None:

@@ -43,9 +43,11 @@ def encoders() -> None:
 
     $ polysense encoders
     """
+    from polysense.encoders.clip_models import list_clips
+    from polysense.encoders.text import list_text_encoders
     from polysense.encoders.vision import list_encoders
 
-    _print_lines(list_encoders())
+    _print_lines([*list_encoders(), *list_text_encoders(), *list_clips()])
 
 
 def data() -> None:

@@ -116,7 +116,7 @@ def merge_lora(module: nn.Module) -> None:
     """
     if "peft" not in sys.modules:
         return
-    from peft.tuners.tuners_utils import BaseTunerLayer  # type: ignore[import-untyped, unused-ignore]
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, parent in list(module.named_modules()):
         if isinstance(parent, BaseTunerLayer) or "base_layer" in name:

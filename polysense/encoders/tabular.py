@@ -106,6 +106,25 @@ _MADE: dict[str, tuple[type[RowEncoder], dict[str, Any]]] = {
 }
 
 
+def list_encoders() -> list[tuple[str, str]]:
+    """The encoders for tables: names with a line on each.
+
+    >>> list_encoders()[0][0]
+    'table_mlp'
+    """
+    return [
+        ("table_mlp", "MLP of four layers of 256; for tables"),
+        ("table_mlp_wide", "MLP of three layers of 1,500, all of them the embedding; for tables"),
+        ("ft_transformer", "FT-Transformer of width 192, depth 3; can hide cells; for tables"),
+        ("ft_nano", "the same of width 32, depth 2; for tables"),
+        (
+            "cell_transformer",
+            "transformer of width 64, depth 3, that also answers for every cell; for tables",
+        ),
+        ("saint", "attention over cells and over rows, width 32; for tables"),
+    ]
+
+
 def build(spec: str | nn.Module, *, cells: Cells, **options: Any) -> Encoder:
     """Build an encoder of rows with these cells, by name or from your own module.
 

@@ -6,6 +6,7 @@ samples of equal ``identity`` (the same sentence) are not held against each othe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -98,6 +99,17 @@ def matches(
     }
 
 
+def logit_scale(branch: Branch) -> float:
+    """What a match of parts multiplies cosines by."""
+    assert isinstance(branch.objective, PairObjective)
+    return branch.objective.logit_scale.exp().item()
+
+
+def chance_loss(branch: Branch, pairs: int) -> float:
+    """The loss of a match that knows nothing, where the number of pairs alone decides it; else infinite."""
+    return math.log(pairs) if isinstance(branch.objective, PairContrast) else math.inf
+
+
 def check_part(encoder: Towers, part: str) -> None:
     """Raise PolysenseError where there is no tower for a part."""
     if part not in encoder.towers:
@@ -154,7 +166,7 @@ def align(
     modalities=("pair",),
 )
 def siglip(encoder: Towers, modality: str = "pair", *, scale: float = 10.0, bias: float = -10.0) -> Method:
-    """Judge every picture with every sentence on its own: do they belong together?"""
+    """Judge every picture with every sentence on its own, as belonging together or not."""
     encoder.start_logits(scale, bias)
     return Method(_towers(encoder), matches(encoder, PairSigmoid(encoder.logit_scale, encoder.logit_bias)))
 

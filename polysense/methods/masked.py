@@ -28,7 +28,7 @@ from polysense.objectives.reconstruction import MaskedClassification, MaskedReco
     optimisation=Optimisation("adamw", lr=1.5e-4, weight_decay=0.05, warmup=0.05, betas=(0.9, 0.95)),
     collapse="the decoder does all the work: make it smaller or hide more",
     encoders="a ViT",
-    default_encoders={"image": "vit_nano"},
+    default_encoders={"image": "vit_nano", "audio": "audio_vit_nano"},
 )
 def mae(
     encoder: Encoder,
@@ -64,7 +64,7 @@ def mae(
     optimisation=Optimisation("adamw", lr=1e-4, per=512, weight_decay=0.05, warmup=0.0125, clip=5.0),
     collapse="hidden squares are guessed from their neighbours: raise mask_unit or mask_ratio",
     encoders="a ViT",
-    default_encoders={"image": "vit_nano"},
+    default_encoders={"image": "vit_nano", "audio": "audio_vit_nano"},
 )
 def simmim(
     encoder: Encoder,

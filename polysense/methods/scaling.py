@@ -48,6 +48,10 @@ def _prototypes(published: int, here: Circumstances) -> int:
     return min(published, 1 << int(math.log2(max(2, here.samples // 2))))
 
 
+def _bias(published: float, here: Circumstances) -> float:
+    return max(published, -round(math.log(here.batch), 2))
+
+
 def _momentum(published: float, here: Circumstances) -> float:
     if here.steps is None:
         return min(published, 0.99)
@@ -66,6 +70,7 @@ RULES: dict[str, Rule] = {
     "queue": Rule("the largest power of two up to half the number of samples", _prototypes),
     "samples": Rule("the number of samples in the data", lambda published, here: here.samples),
     "actions": Rule("the number of actions in the data", lambda published, here: here.actions or published),
+    "bias": Rule("of a batch one pair in each row is true: at least -ln(batch)", _bias),
     "momentum": Rule(
         "the teacher remembers a tenth of training: 1 - 10/steps; 0.99 under a time budget", _momentum
     ),

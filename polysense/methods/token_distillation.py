@@ -154,7 +154,7 @@ class HiddenLayers(HiddenTokens):
     optimisation=Optimisation("adamw", lr=2e-3, per=2048, weight_decay=0.05, warmup=0.05, clip=3.0),
     collapse="the teacher moves too fast or the targets lose their variance: raise momentum, lower lr",
     encoders="a ViT",
-    default_encoders={"image": "vit_nano"},
+    default_encoders={"image": "vit_nano", "audio": "audio_vit_nano"},
 )
 def data2vec(
     encoder: Encoder,

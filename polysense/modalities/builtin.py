@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
+from polysense.conditions import Condition
 from polysense.errors import PolysenseError, unknown
 
 PREFIX = "builtin:"
@@ -99,16 +100,18 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
 def describe(name: str) -> Builtin:
     """What is known of a data set, by its name with or without ``builtin:`` before it and options behind.
 
+    Of some of its rows there is no agreed way of evaluation.
+
     Raises:
         PolysenseError: if there is none of that name.
 
     >>> describe("builtin:emoji").label
     'group'
     """
-    name = name.removeprefix(PREFIX).partition("?")[0]
+    name, _, options = name.removeprefix(PREFIX).partition("?")
     if name not in BUILTINS:
         raise unknown("built-in data set", name, BUILTINS)
-    return BUILTINS[name]
+    return replace(BUILTINS[name], evaluation=None) if options else BUILTINS[name]
 
 
 def builtin(name: str) -> pd.DataFrame:
@@ -116,20 +119,25 @@ def builtin(name: str) -> pd.DataFrame:
 
     Pictures and sounds are ``{"bytes", "path"}`` dicts, as the Hugging Face libraries have them; those
     of ``builtin:scenes`` are arrays, see :func:`polysense.modalities.vision.scenes.scenes`, whose options
-    follow the name as in ``builtin:scenes?count=500&size=64&seed=1``.
+    follow the name as in ``builtin:scenes?count=500&size=64&seed=1``. Behind the others may stand a condition
+    on their rows, see :class:`polysense.conditions.Condition`.
 
     Raises:
-        PolysenseError: if there is none of that name, or it has no such option.
+        PolysenseError: if there is none of that name, or it has no such option or no such row.
 
-    >>> builtin("builtin:weather").shape
-    (26115, 14)
+    >>> builtin("builtin:weather").shape, builtin("builtin:weather?origin == 'JFK' and temp > 80").shape
+    ((26115, 14), (536, 14))
     """
     plain, _, options = name.removeprefix(PREFIX).partition("?")
     if describe(plain).drawn:
         from polysense.modalities.vision.scenes import scenes_with
 
         return scenes_with(options)
-    if options:
-        raise PolysenseError(f"{PREFIX}{plain} has no options; leave out {options!r}")
     with as_file(files("polysense") / "data" / f"{plain}.parquet") as path:
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
+    if not options:
+        return frame
+    rows = Condition(options, list(frame.columns)).mask(frame)
+    if not rows.any():
+        raise PolysenseError(f"no row of {PREFIX}{plain} satisfies {options!r}; ask for less")
+    return frame[rows].reset_index(drop=True)

@@ -15,6 +15,7 @@ from polysense.objectives.mutual_information import (
     MutualInformation,
 )
 from polysense.objectives.pairs import PairContrast, PairSigmoid
+from polysense.objectives.preferences import BradleyTerry
 from polysense.objectives.queue import Queue
 from polysense.objectives.reconstruction import (
     DiscreteAutoencoding,
@@ -46,6 +47,7 @@ __all__ = [
     "ActionPrediction",
     "BarlowTwins",
     "BilinearContrast",
+    "BradleyTerry",
     "DeepClusterV2",
     "DenseMoCo",
     "DiscreteAutoencoding",

@@ -109,19 +109,19 @@ class _Episode:
 
     def columns(self, names: tuple[str, ...] | None, actions: dict[str, Any]) -> dict[str, Any]:
         """A value for each frame; what was done at the last one is empty."""
-        count = len(self.actions)
+        steps = len(self.actions)
         columns: dict[str, Any] = {}
         if actions["kind"] == "discrete":
             columns["action"] = pd.array([*map(int, self.actions), None], dtype="Int64")
         else:
-            done = np.asarray(self.actions, np.float32).reshape(count, -1)
+            done = np.asarray(self.actions, np.float32).reshape(steps, -1)
             columns |= {f"action_{i}": [*column, np.nan] for i, column in enumerate(done.T)}
         columns["reward"] = np.array([*self.rewards, np.nan], np.float32)
         for flag in ("terminated", "truncated"):
-            columns[flag] = [*[False] * (count - 1), getattr(self, flag), False]
+            columns[flag] = [*[False] * (steps - 1), getattr(self, flag), False]
         states = np.stack(self.states)
-        known = names is not None and len(names) == states.shape[1]  # a wrapper may tell more
-        suffixes = names if known else tuple(map(str, range(states.shape[1])))
+        count = states.shape[1]  # a wrapper may tell more than the environment it wraps
+        suffixes = names if names and len(names) == count else tuple(map(str, range(count)))
         columns |= {f"state_{name}": column for name, column in zip(suffixes, states.T, strict=True)}
         if self.mission is not None:
             columns["mission"] = self.mission

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
 from polysense.evaluation.features import extract, extract_raw
+from polysense.modalities.base import ViewPlan
 from polysense.rl.modality import States
 from polysense.rl.trajectories import Trajectories
 
@@ -42,13 +44,7 @@ def probe_states(
     Raises:
         PolysenseError: for trajectories without true states, or of less than five episodes.
     """
-    variables = trajectories.states
-    if not variables:
-        raise PolysenseError(
-            "these trajectories hold no true state to probe; collect them from an environment that tells it,"
-            " such as CartPole-v1"
-        )
-    truth = torch.tensor(trajectories.table[variables].to_numpy(np.float32))
+    truth = _truth(trajectories)
     episode = torch.tensor(trajectories.table["episode"].to_numpy(np.int64))
     features = {
         name: _features(encoder, modality, trajectories, device) for name, encoder in encoders.items()
@@ -57,9 +53,59 @@ def probe_states(
     pixels = extract_raw(modality, trajectories, device=device)
     features["PCA of pixels"] = principal_components(pixels, components, ~test)
     scores = {name: ridge_r2(each, truth, episode) for name, each in features.items()}
-    names = [name.removeprefix("state_") for name in variables]
+    names = [name.removeprefix("state_") for name in trajectories.states]
     table = pd.DataFrame.from_dict(scores, orient="index", columns=names)
     return table.assign(mean=table.mean(axis=1))
+
+
+def supervised_encoder(
+    modality: States,
+    trajectories: Trajectories,
+    *,
+    steps: int = 400,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    encoder: str = "state_conv",
+    seed: int = 0,
+) -> Encoder:
+    """The ceiling of every probe: an encoder trained to tell the true state, on all but the test episodes.
+
+    Its frames are shifted as for ``state_contrast``, and it regresses the standardised state linearly.
+
+    Raises:
+        PolysenseError: for trajectories without true states, or of less than five episodes.
+    """
+    truth = _truth(trajectories)
+    learns = ~_test_rows(torch.tensor(trajectories.table["episode"].to_numpy(np.int64)))
+    rows = learns.nonzero()[:, 0]
+    wanted = (truth - truth[rows].mean(0)) / truth[rows].std(0).clamp_min(1e-6)
+    shifted = modality.fit(trajectories, ViewPlan(globals_=1))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tower = modality.encoder(encoder)
+        head = nn.Linear(tower.dim, wanted.shape[1])
+        optimiser = torch.optim.Adam([*tower.parameters(), *head.parameters()], lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for _ in range(steps):
+            chosen = rows[torch.randint(len(rows), (batch_size,))]
+            (view,) = shifted.views(shifted.collate(trajectories.__getitems__(chosen.tolist())))
+            loss = F.mse_loss(head(tower(view.data).pooled), wanted[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return tower.eval()
+
+
+def _truth(trajectories: Trajectories) -> Tensor:
+    """``[N, V]``: the true state at each frame."""
+    variables = trajectories.states
+    if not variables:
+        raise PolysenseError(
+            "these trajectories hold no true state to probe; collect them from an environment that tells it,"
+            " such as CartPole-v1"
+        )
+    return torch.tensor(trajectories.table[variables].to_numpy(np.float32))
 
 
 def ridge_r2(features: Tensor, truth: Tensor, episode: Tensor) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +11,8 @@ import torch
 
 from polysense.evaluation.rank import feature_spread
 from polysense.methods.engine import Branch, Seen
-from polysense.methods.joint import PartPair
+from polysense.methods.joint import PartPair, chance_loss, logit_scale
 from polysense.modalities.base import Batch
-from polysense.objectives.pairs import PairContrast, PairObjective
 from polysense.training.journal import record
 from polysense.training.module import Pretraining
 
@@ -104,9 +102,7 @@ def _collapsed(seen: Seen) -> Iterator[tuple[str, str]]:
 
 
 def _at_largest(matches: dict[str, Branch]) -> Iterator[tuple[str, str]]:
-    objective = next(iter(matches.values())).objective
-    assert isinstance(objective, PairObjective)
-    if objective.logit_scale.exp().item() > 0.999 * LARGEST_SCALE:
+    if logit_scale(next(iter(matches.values()))) > 0.999 * LARGEST_SCALE:
         yield (
             "scale",
             f"the logit scale is at its largest, {LARGEST_SCALE:.0f}: the pairs are learned by heart, or lr"
@@ -117,10 +113,9 @@ def _at_largest(matches: dict[str, Branch]) -> Iterator[tuple[str, str]]:
 def _at_chance(
     matches: dict[str, Branch], parts: dict[str, torch.Tensor], batch: int
 ) -> Iterator[tuple[str, str]]:
-    chance = math.log(batch)
     for name, branch in matches.items():
-        loss = parts[name].item() / branch.weight if branch.weight else 0.0
-        if isinstance(branch.objective, PairContrast) and loss > STILL_CHANCE * chance:
+        loss, chance = parts[name].item() / branch.weight, chance_loss(branch, batch)
+        if loss > STILL_CHANCE * chance:
             yield (
                 f"chance {name}",
                 f"the loss of {name} is {loss:.2f}, and chance is ln {batch} = {chance:.2f}: check that the"

@@ -31,6 +31,7 @@ STATISTICS = ([0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
 
 TEXT = {"context_length": 12, "vocab_size": 600, "width": 32, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 16}
+TIMM = {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear"}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
 
 
@@ -141,6 +142,7 @@ def test_a_run_s_weights_fit_a_new_model_of_the_same_name(spec: str) -> None:
         {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT},
         {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT, "quick_gelu": True, "init_logit_bias": -3.0},
         {"embed_dim": 32, "vision_cfg": RESNET, "text_cfg": TEXT},
+        {"embed_dim": 24, "vision_cfg": TIMM, "text_cfg": TEXT},
         {
             "embed_dim": 24,
             "custom_text": True,
@@ -148,13 +150,14 @@ def test_a_run_s_weights_fit_a_new_model_of_the_same_name(spec: str) -> None:
             "text_cfg": {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
         },
     ],
-    ids=["vit", "quick_gelu", "resnet", "siglip_text"],
+    ids=["vit", "quick_gelu", "resnet", "timm", "siglip_text"],
 )
 def test_training_goes_on_from_a_folder_of_open_clip(config: dict[str, Any], tmp_path: Path) -> None:
     model = open_clip_folder(tmp_path / "model", config)
     argmax = {**WORDS, "end": 599}
     towers = clip_towers(f"open_clip:local-dir:{tmp_path / 'model'}", **argmax, pretrained=True)
-    pictures, ids = torch.randn(2, 3, 32, 32), texts()["ids"]
+    side = config["vision_cfg"]["image_size"]
+    pictures, ids = torch.randn(2, 3, side, side), texts()["ids"]
     ids[0, 2] = 598
     ids[ids == 3] = 599  # pooled at the largest id
     with torch.no_grad():

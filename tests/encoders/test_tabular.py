@@ -9,7 +9,7 @@ from torch import nn
 from polysense.encoders.cell_transformers import CellTransformer, FTTransformer, RowAttention
 from polysense.encoders.cells import CellHead, Cells, PerCell
 from polysense.encoders.numbers import Periodic, PiecewiseLinear, embed_numbers
-from polysense.encoders.tabular import build
+from polysense.encoders.tabular import build, list_encoders
 from polysense.errors import PolysenseError
 
 CELLS = Cells(edges=((-1.0, 0.0, 2.0), (0.0, 1.0)), levels=(3, 2), columns=(0, 1, 2, 3))
@@ -235,3 +235,7 @@ def test_bad_input_is_said_in_a_sentence(action, said: str) -> None:
 
 def test_what_a_cell_transformer_is() -> None:
     assert isinstance(made("cell_transformer"), CellTransformer)
+
+
+def test_every_encoder_is_listed() -> None:
+    assert [name for name, _ in list_encoders()] == NAMES

@@ -17,6 +17,7 @@ from polysense.encoders.captioner import Captioner
 from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
 from polysense.methods.engine import Method
+from polysense.methods.scaling import Circumstances, scaled_options
 from polysense.methods.table import find
 from polysense.modalities.base import View, ViewPlan
 from polysense.modalities.builtin import builtin
@@ -77,6 +78,12 @@ def test_align_divides_by_its_temperature_and_siglip_starts_at_its_bias() -> Non
     assert encoder.logit_scale.exp().item() == pytest.approx(2)
     find("siglip").build(encoder, "pair")
     assert (encoder.logit_scale.item(), encoder.logit_bias.item()) == (pytest.approx(math.log(10)), -10)
+
+
+def test_siglips_bias_follows_the_batch() -> None:
+    published = find("siglip").published
+    assert scaled_options(published, Circumstances(batch=128)) == {"bias": -4.85}
+    assert scaled_options(published, Circumstances(batch=32768)) == {}
 
 
 def test_parameters_of_another_loss_are_not_in_the_method() -> None:

@@ -106,7 +106,12 @@ def test_published_defaults(name: str) -> None:
 
 def test_every_recipe_says_where_it_is_from_and_what_collapse_means() -> None:
     for recipe in recipes().values():
-        assert recipe.paper.startswith(("https://arxiv.org/abs/", "https://proceedings.mlr.press/"))
+        places = (
+            "https://arxiv.org/abs/",
+            "https://proceedings.mlr.press/",
+            "https://proceedings.neurips.cc/",
+        )
+        assert recipe.paper.startswith(places)
         assert recipe.summary.endswith(".")
         assert recipe.collapse
         assert recipe.title

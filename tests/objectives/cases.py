@@ -168,6 +168,10 @@ def with_actions(z: Tensor) -> tuple[Tensor, ...]:
     return z[0], z[1].detach().argmax(-1), z[1].detach()[:, 0] > -0.3
 
 
+def with_answers(z: Tensor) -> tuple[Tensor, ...]:
+    return z[0, :, 0], z[1, :, 1], z[0, :, 2].detach().sigmoid().round(decimals=1)
+
+
 def with_forces(z: Tensor) -> tuple[Tensor, ...]:
     return z[0], z[1].detach(), z[1].detach()[:, 0] > -0.3
 
@@ -223,6 +227,8 @@ CASES = {
     "sparsity": Case(lambda: objectives.Sparsity(0.5, 2.0), student_only),
     "actions": Case(lambda: objectives.ActionPrediction(), with_actions),
     "forces": Case(lambda: objectives.ActionPrediction(), with_forces),
+    "preferences": Case(lambda: objectives.BradleyTerry(), with_answers),
+    "preferences_noisy": Case(lambda: objectives.BradleyTerry(0.2), with_answers),
     "masked": Case(lambda: objectives.MaskedReconstruction(), tokens),
     "masked_l1": Case(lambda: objectives.MaskedReconstruction(False, F.l1_loss), tokens),
     "masked_smooth_l1": Case(lambda: objectives.MaskedReconstruction(False, F.smooth_l1_loss), tokens),

@@ -95,7 +95,7 @@ def resample(wave: Wave, rate: int, wanted: int) -> Wave:
     """
     if rate == wanted:
         return wave
-    from scipy.signal import resample_poly  # type: ignore[import-untyped]
+    from scipy.signal import resample_poly
 
     shared = math.gcd(rate, wanted)
     changed: Wave = resample_poly(wave, wanted // shared, rate // shared).astype(np.float32)

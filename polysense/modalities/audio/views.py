@@ -178,9 +178,9 @@ class RandomView:
         heard = _some(
             heard, asked.reverb, lambda some: waves.reverberate(some, self.rate, asked.reverb_seconds)
         )
-        heard = _some(heard, asked.polarity, torch.neg)
-        if asked.gain:
-            heard = heard * 10 ** (uniform(-asked.gain, asked.gain) / 20)
+        if asked.gain or asked.polarity:
+            sign = torch.where(uniform(0, 1) < asked.polarity, -1.0, 1.0)
+            heard *= sign * 10 ** (uniform(-asked.gain, asked.gain) / 20)
         if asked.background and count > 1:
             # every clip behind another one, none behind itself
             behind = heard.roll(1 + int(torch.randint(count - 1, ())), 0)
@@ -208,8 +208,8 @@ class RandomView:
 
 
 def _some(clips: Tensor, probability: float, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Change each clip with this probability."""
+    """Change each clip with this probability, in place."""
     if not probability:
         return clips
     rows = (torch.rand(len(clips), device=clips.device) < probability).nonzero().squeeze(1)
-    return clips.index_copy(0, rows, change(clips[rows])) if len(rows) else clips
+    return clips.index_copy_(0, rows, change(clips[rows])) if len(rows) else clips

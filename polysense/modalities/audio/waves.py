@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 FFT = 512
 """Samples in a window of the phase vocoder."""
@@ -26,15 +27,24 @@ def crop(waves: Tensor, lengths: Tensor, samples: int, speed: Tensor | None = No
     begins is random too.
     """
     steps = torch.arange(samples, device=waves.device)
-    if speed is None:
-        reach: Tensor | int = samples
-        moved: Tensor = steps.expand(len(waves), -1)
-    else:
+    if speed is not None:
         moved = steps * speed
-        reach = (moved[:, -1].ceil() + 2).long()
+        start = _starts(lengths, (moved[:, -1].ceil() + 2).long())
+        return read_at(waves, start[:, None] + moved, lengths)
+    start = _starts(lengths, samples)
+    waves = functional.pad(waves, (0, max(0, samples - waves.shape[1])))
+    rows = torch.arange(len(waves), device=waves.device)
+    made = waves.unfold(1, samples, 1)[rows, start.clamp_max(waves.shape[1] - samples)]
+    short = (lengths < samples).nonzero().squeeze(1)
+    if len(short):
+        made[short] = waves[short].gather(1, (start[short, None] + steps) % lengths[short, None])
+    return made
+
+
+def _starts(lengths: Tensor, reach: Tensor | int) -> Tensor:
+    """``[B]``: where stretches of that reach may begin, anywhere in clips that are shorter than it."""
     spare = torch.where(lengths >= reach, lengths - reach + 1, lengths)
-    start = (torch.rand(len(waves), device=waves.device, dtype=torch.float64) * spare).long()
-    return read_at(waves, start[:, None] + moved, lengths)
+    return (torch.rand(len(lengths), device=lengths.device, dtype=torch.float64) * spare).long()
 
 
 def read_at(waves: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
@@ -43,8 +53,6 @@ def read_at(waves: Tensor, positions: Tensor, lengths: Tensor) -> Tensor:
     Between samples a cubic through the nearest four (Catmull and Rom's) tells.
     """
     lengths = lengths[:, None]
-    if not positions.is_floating_point():
-        return waves.gather(1, positions % lengths)
     first = positions.floor()
     t, first = (positions - first).to(waves.dtype), first.long()
     before, here, after, next_ = (waves.gather(1, (first + step) % lengths) for step in (-1, 0, 1, 2))
@@ -111,10 +119,10 @@ def reverberate(waves: Tensor, rate: int, seconds: tuple[float, float]) -> Tenso
 
 def add(waves: Tensor, other: Tensor, snr: Tensor) -> Tensor:
     """Add another sound, ``snr`` ``[B, 1]`` dB below the clip's own loudness."""
-    return waves + other * (loudness(waves) / loudness(other) * 10 ** (-snr / 20))
+    return torch.addcmul(waves, other, loudness(waves) / loudness(other) * 10 ** (-snr / 20))
 
 
 def loudness(waves: Tensor) -> Tensor:
     """``[B, 1]``: the root of the mean square, of silence next to nothing."""
-    level: Tensor = waves.square().mean(1, keepdim=True).sqrt().clamp_min(1e-8)
-    return level
+    level: Tensor = torch.linalg.vector_norm(waves, dim=1, keepdim=True) / math.sqrt(waves.shape[1])
+    return level.clamp_min(1e-8)

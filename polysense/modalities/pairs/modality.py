@@ -39,7 +39,7 @@ class Paired:
 
     >>> from polysense.modalities.vision.modality import Vision
     >>> paired = Paired({"photo": Vision(size=8), "sketch": {"modality": "image", "size": 8}})
-    >>> batch = paired.batch([{"photo": np.zeros((9, 9, 3), np.uint8)}])
+    >>> batch = paired.batch([{"photo": torch.zeros(9, 9, 3, dtype=torch.uint8)}])
     >>> {name: tuple(tensor.shape) for name, tensor in paired.plain(batch).data.items()}
     {'photo': (1, 3, 8, 8)}
     """

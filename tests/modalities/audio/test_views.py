@@ -146,8 +146,8 @@ def test_a_resize_crop_is_a_part_drawn_larger_or_smaller() -> None:
         slope = (middle[inside, -1, 1] - middle[inside, 0, 1]) / 7
         torch.testing.assert_close(slope, torch.full_like(slope, scale), atol=0.03, rtol=0)
         assert float(inside.float().mean()) > 0.8
-    left = mels.resize_crop(ramp, (0.5, 0.5))[:, 0, 8, 0]  # a half of the places begin beside it
-    assert 0.3 < float((left == 0).float().mean()) < 0.7
+    left = mels.resize_crop(ramp, (0.5, 0.5))[:, 0, 8, 0]  # a quarter of the parts begin beside it
+    assert 0.15 < float((left == 0).float().mean()) < 0.35
     # as high as the spectrogram at most
     tall = mels.resize_crop(ramp, (1.4, 1.4))[:, 0, :, 12]
     torch.testing.assert_close(tall, ramp[:, 0, :, 12], atol=0.01, rtol=0)

@@ -92,7 +92,7 @@ def test_pictures_read_from_scenes_keep_boxes_and_masks() -> None:
         ("scenes?count=0", "count of the scenes is 0"),
         ("scenes?count=many", "count of builtin:scenes is 'many'; give a whole number"),
         ("scenes?sise=32", "unknown option of builtin:scenes 'sise'; did you mean 'size'"),
-        ("emoji?count=5", "builtin:emoji has no options; leave out 'count=5'"),
+        ("emoji?count=5", "the condition 'count=5' is not written as one"),
     ],
 )
 def test_options_that_do_not_fit_are_told(name: str, told: str) -> None:
