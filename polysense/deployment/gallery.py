@@ -13,9 +13,11 @@ from torch import Tensor
 
 from polysense.deployment.folder import write_whole
 from polysense.deployment.run import Run
+from polysense.encoders.towers import Towers, of_part
 from polysense.evaluation.knn import unit_rows
 from polysense.evaluation.verdict import embed_all
-from polysense.modalities.base import Dataset, Modality
+from polysense.modalities.base import Dataset, Modality, View
+from polysense.modalities.pairs.modality import Paired
 
 GALLERY = "gallery.npz"
 
@@ -32,9 +34,14 @@ def write_gallery(run: Run, dataset: Dataset, *, seed: int = 0) -> Path:
     part = _Part(dataset, places)
     features = embed_all(run.encoder, run.modality, part, run.device)
     queries = rng.permutation(len(places))[: min(QUERIES, len(places))]
-    neighbours, similarity = _neighbours(features, queries)
+    if isinstance(run.encoder, Towers) and isinstance(run.modality, Paired):
+        names, asked, answers = _by_words(run.encoder, run.modality, part)
+        neighbours, similarity = _neighbours(asked, answers, queries, itself=True)
+    else:
+        names = part.table["name"].astype(str).to_numpy(dtype=str)
+        neighbours, similarity = _neighbours(features, features, queries, itself=False)
     content: dict[str, Any] = {
-        "names": part.table["name"].astype(str).to_numpy(dtype=str),
+        "names": names,
         "labels": _labels(part),
         "map": flat_map(features, seed=seed),
         "neighbours": neighbours,
@@ -92,15 +99,35 @@ def _labels(part: _Part) -> NDArray[np.str_]:
 
 
 def _neighbours(
-    features: Tensor, queries: NDArray[np.int64]
+    asked: Tensor, answers: Tensor, queries: NDArray[np.int64], *, itself: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each query itself and its nearest others: places ``[q, k + 1]`` and similarities ``[q, k]``."""
-    rows = unit_rows(features.float(), "features")
+    """For each query its own place and those of the nearest answers, ``[q, k + 1]``, and their similarities
+    ``[q, k]``; ``itself``: whether the query's own row may answer."""
     chosen = torch.from_numpy(queries)
-    similarity = rows[chosen] @ rows.T
-    similarity[torch.arange(len(chosen)), chosen] = -torch.inf
-    found = similarity.topk(min(NEIGHBOURS, len(rows) - 1))
+    rows = unit_rows(answers.float(), "features")
+    similarity = unit_rows(asked.float(), "features")[chosen] @ rows.T
+    if not itself:
+        similarity[torch.arange(len(chosen)), chosen] = -torch.inf
+    found = similarity.topk(min(NEIGHBOURS, len(rows) - (not itself)))
     return torch.cat([chosen[:, None], found.indices], 1).numpy(), found.values.numpy()
+
+
+@torch.no_grad()
+def _by_words(towers: Towers, modality: Paired, part: _Part) -> tuple[NDArray[Any], Tensor, Tensor]:
+    """What the last part of each sample looks like, and the embeddings of the last part and of the first:
+    which pictures do a sample's words find?"""
+    answering, *_, asking = modality.parts
+    shown, vectors = [], {asking: list[Tensor](), answering: list[Tensor]()}
+    for at in range(0, len(part), 256):
+        batch = modality.collate(part.__getitems__(range(at, min(at + 256, len(part)))))
+        whole = modality.plain(batch).data
+        assert isinstance(whole, dict)
+        shown.append(modality.show(View(of_part(whole, asking), asking)))
+        for one, found in vectors.items():
+            found.append(towers.of(one).eval()(of_part(whole, one)).pooled.float().cpu())
+    lines = np.concatenate(shown)
+    names = lines if lines.ndim == 1 else part.table["name"].astype(str).to_numpy(dtype=str)
+    return names.astype(str), torch.cat(vectors[asking]), torch.cat(vectors[answering])
 
 
 def _shown(modality: Modality, part: _Part, viewed: list[int], seed: int) -> dict[str, Any]:
@@ -113,11 +140,14 @@ def _shown(modality: Modality, part: _Part, viewed: list[int], seed: int) -> dic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         views = modality.views(batch)
-    shown = [modality.show(view) for view in (modality.plain(batch), *views)]
     everything = np.concatenate(parts)
     if everything.dtype != np.uint8:
         return {"captions": everything}
-    names = ["original", *(f"{view.kind} view" for view in views)]
+    looks = {"original": modality.show(modality.plain(batch))}
+    for view in views:
+        looks[f"{view.kind} view {len(looks)}"] = modality.show(view)
+    names = [name for name, look in looks.items() if look.ndim == 4]  # texts have no picture
+    shown = [looks[name] for name in names]
     side = max(picture.shape[1] for picture in shown)
     return {
         "thumbnails": everything,

@@ -27,6 +27,7 @@ from polysense.training.journal import Journal
 from polysense.training.loader import StepSampler, make_loader
 from polysense.training.logs import TRACKERS, make_loggers
 from polysense.training.module import Pretraining
+from polysense.training.pair_watch import PairWatch
 from polysense.training.probes import OnlineProbes
 from polysense.training.progress import ProgressLine
 
@@ -124,7 +125,7 @@ def fit(
         budget,
         optimisation,
         folder,
-        [journal, probes, ProgressLine(journal, probes), checkpoints],
+        [journal, probes, PairWatch(), ProgressLine(journal, probes), checkpoints],
         start,
     )
     micro = settings.batch // settings.accumulate

@@ -1,0 +1,1 @@
+"""Tables: their schema, reading them, and rows as a modality."""

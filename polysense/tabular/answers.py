@@ -1,0 +1,133 @@
+"""What a hole may hold: odds of levels, or a number with its spread; as a best guess or as a draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from polysense.tabular.augment.values import Values, column_of, values_of
+
+Array = NDArray[Any]
+
+INTERVAL = (0.05, 0.95)
+"""The quantiles that an interval reaches between."""
+
+
+class Answer(Protocol):
+    """What is believed of R cells of one column."""
+
+    def best(self, like: pd.Series[Any]) -> pd.Series[Any]:
+        """The most likely values, in the type of a column."""
+
+    def draw(self, like: pd.Series[Any], rng: np.random.Generator) -> pd.Series[Any]:
+        """Random values, each as often as it is likely."""
+
+    def beside(self, like: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
+        """How sure the best values are, by a word for it."""
+
+
+@dataclass(frozen=True)
+class Odds:
+    """How likely each of K levels is: ``chances`` ``[R, K]``."""
+
+    levels: pd.Index[Any]
+    chances: Array
+
+    def best(self, like: pd.Series[Any]) -> pd.Series[Any]:
+        return self._cells(self.chances.argmax(1), like)
+
+    def draw(self, like: pd.Series[Any], rng: np.random.Generator) -> pd.Series[Any]:
+        reached = self.chances.cumsum(1)
+        drawn = (reached < rng.random((len(reached), 1)) * reached[:, -1:]).sum(1)
+        return self._cells(np.minimum(drawn, len(self.levels) - 1), like)
+
+    def beside(self, like: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
+        return {"probability": pd.Series(self.chances.max(1))}
+
+    def _cells(self, codes: Array, like: pd.Series[Any]) -> pd.Series[Any]:
+        return pd.Series(self.levels.take(codes)).astype(like.dtype)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What numbers, dates or durations a column holds: bounds, and the values or the step they keep to."""
+
+    low: float
+    high: float
+    seen: Array | None = None
+    step: int | None = None
+
+    @classmethod
+    def of(cls, column: pd.Series[Any], kind: str) -> Domain:
+        """Told from the cells of a column of numbers that are there."""
+        values = values_of(column)
+        known = values.numbers[~values.missing]
+        seen = np.unique(known) if kind == "integer" else None
+        return cls(known.min(), known.max(), seen, values.step if kind == "date" else None)
+
+    def column(self, numbers: Array, like: pd.Series[Any]) -> pd.Series[Any]:
+        """Numbers as a column, each the nearest that the domain has."""
+        numbers = np.clip(numbers, self.low, self.high)
+        if self.seen is not None:
+            above = np.clip(np.searchsorted(self.seen, numbers), 1, max(1, len(self.seen) - 1))
+            pair = self.seen[above - 1], self.seen[np.minimum(above, len(self.seen) - 1)]
+            numbers = np.where(numbers - pair[0] <= pair[1] - numbers, *pair)
+        if self.step is not None:
+            numbers = np.rint(numbers / self.step).astype(np.int64) * self.step
+        return column_of(Values(numbers, np.zeros(len(numbers), dtype=bool)), like)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The errors of predictions on rows that were held out, in the order of these predictions.
+
+    Near a prediction, errors are taken from the ``window`` of held-out rows whose predictions are nearest:
+    where predictions are unsure, intervals are wide.
+    """
+
+    predictions: Array
+    errors: Array
+    window: int
+
+    @classmethod
+    def of(cls, predictions: Array, truth: Array, window: int = 100) -> Errors:
+        """Of held-out rows."""
+        order = np.argsort(predictions, kind="stable")
+        return cls(predictions[order], (truth - predictions)[order], min(window, len(truth)))
+
+    def near(self, predictions: Array) -> NDArray[np.int64]:
+        """Where the window of each prediction begins."""
+        middle = np.searchsorted(self.predictions, predictions)
+        return np.clip(middle - self.window // 2, 0, len(self.errors) - self.window)
+
+    def quantiles(self) -> Array:
+        """The ends of the interval for each place where a window may begin: ``[2, places]``."""
+        windows = np.lib.stride_tricks.sliding_window_view(self.errors, self.window)
+        ends: Array = np.quantile(windows, INTERVAL, axis=1)
+        return ends
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Predictions ``[R]`` of numbers, with the errors that such predictions have."""
+
+    predictions: Array
+    errors: Errors
+    domain: Domain
+
+    def best(self, like: pd.Series[Any]) -> pd.Series[Any]:
+        return self.domain.column(self.predictions, like)
+
+    def draw(self, like: pd.Series[Any], rng: np.random.Generator) -> pd.Series[Any]:
+        chosen = self.errors.near(self.predictions) + rng.integers(
+            self.errors.window, size=len(self.predictions)
+        )
+        return self.domain.column(self.predictions + self.errors.errors[chosen], like)
+
+    def beside(self, like: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
+        low, high = self.errors.quantiles()[:, self.errors.near(self.predictions)] + self.predictions
+        return {"low": self.domain.column(low, like), "high": self.domain.column(high, like)}
