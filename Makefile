@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH := .venv-bench/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo demo-pairs test lint format bench clean
 
 demo: .venv/installed  ## pretrain on the pictures that come with the package, and show that it learned
 	$(BIN)/polysense pretrain --config examples/demo.yaml --overwrite
+
+demo-pairs: .venv/installed-dev  ## train picture and text towers from nothing, and ask them
+	$(BIN)/python examples/demo_pairs.py
 
 test: .venv/installed-dev  ## the whole suite, doctests and documentation included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -27,6 +27,7 @@ from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled
 from polysense.methods.table import find
 from polysense.modalities.base import Dataset, Modality, ViewPlan
 from polysense.modalities.builtin import PREFIX, describe
+from polysense.modalities.pairs.modality import Paired
 from polysense.teachers import with_encoders
 from polysense.training.budget import Budget
 from polysense.training.fit import Settings, check_batch, fit
@@ -165,6 +166,11 @@ def check_modality(recipe: Recipe, modality: Modality) -> None:
         raise PolysenseError(
             f"{recipe.name} is for data of the modality {' or '.join(map(repr, recipe.modalities))}, not"
             f" {modality.name!r}; polysense methods lists what else there is"
+        )
+    if not recipe.modalities and isinstance(modality, Paired):
+        raise PolysenseError(
+            f"{recipe.name} trains one tower, and samples of {len(modality.parts)} parts need one each;"
+            " choose a method that joins them, such as clip"
         )
 
 

@@ -43,11 +43,19 @@ def encoders() -> None:
 
     $ polysense encoders
     """
-    from polysense.encoders.clip_models import list_clips
-    from polysense.encoders.text import list_text_encoders
-    from polysense.encoders.vision import list_encoders
+    from polysense.encoders import audio, clip_models, tabular, text, vision
 
-    _print_lines([*list_encoders(), *list_text_encoders(), *list_clips()])
+    listed = {
+        "pictures": vision.list_encoders(),
+        "texts": text.list_text_encoders(),
+        "sound": audio.list_encoders(),
+        "tables": tabular.list_encoders(),
+        "states": [
+            ("state_conv", "four convolutions for stacks of frames; all encoders of pictures fit too")
+        ],
+        "pairs": clip_models.list_clips(),
+    }
+    _print_lines((*line, f"for {kind}") for kind, lines in listed.items() for line in lines)
 
 
 def data() -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from polysense.deployment.folder import write_whole
 from polysense.deployment.run import Run, load
+from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
 from polysense.evaluation.joint import TEMPLATES, Templates, class_vectors
 from polysense.job import read_dataset
@@ -54,7 +55,8 @@ def classify(
     loaded = run if isinstance(run, Run) else load(run)
     names = class_vectors(loaded.part(by).embed, classes, templates)
     dataset, vectors = _read(loaded, data, part, max_bad)
-    scale = float(getattr(loaded.encoder, "logit_scale", torch.zeros(())).exp())
+    assert isinstance(loaded.encoder, Towers)  # or it had no parts
+    scale = loaded.encoder.logit_scale.detach().exp().cpu()
     shares = (scale * vectors @ names.T).softmax(-1)
     found = pd.DataFrame(shares.numpy(), columns=list(classes))
     found.insert(0, "class", [classes[place] for place in shares.argmax(-1).tolist()])

@@ -28,6 +28,7 @@ MAJORITY = "majority"
 _RANKME_ROWS = 25_600  # as its paper does
 _RANKME_SIDE = 2048
 _RESAMPLES = 1000
+_WIDE = 6
 Hits = dict[str, NDArray[np.bool_]]
 """For each metric, which of its questions were answered rightly."""
 
@@ -89,7 +90,8 @@ def judge(features: Mapping[str, Tensor], dataset: Dataset, protocol: Protocol) 
 
 
 def table(judgement: Judgement) -> Table:
-    """A judgement for the terminal: a row for each feature set, shares with half their interval.
+    """A judgement for the terminal: a row for each feature set (or a column, where there are
+    many metrics), shares with half their interval.
 
     >>> found = Judgement({"pixels": {"knn": 41.13}}, {"pixels": {"knn": (39.0, 43.4)}}, [])
     >>> table(found).row_count
@@ -98,12 +100,24 @@ def table(judgement: Judgement) -> Table:
     from rich.table import Table
 
     metrics = list(dict.fromkeys(metric for row in judgement.results.values() for metric in row))
+
+    def cell(name: str, metric: str) -> str:
+        interval = judgement.intervals.get(name, {}).get(metric)
+        return _cell(judgement.results[name].get(metric), interval)
+
+    names = list(judgement.results)
+    if len(metrics) > _WIDE:  # more than a terminal has room for side by side
+        shown = Table("metric")
+        for name in names:
+            shown.add_column(name, justify="right")
+        for metric in metrics:
+            shown.add_row(metric.replace("_", " "), *(cell(name, metric) for name in names))
+        return shown
     shown = Table("features")
     for metric in metrics:
         shown.add_column(metric.replace("_", " "), justify="right")
-    for name, row in judgement.results.items():
-        intervals = judgement.intervals.get(name, {})
-        shown.add_row(name, *(_cell(row.get(metric), intervals.get(metric)) for metric in metrics))
+    for name in names:
+        shown.add_row(name, *(cell(name, metric) for metric in metrics))
     return shown
 
 
