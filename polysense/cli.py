@@ -10,6 +10,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -103,11 +104,15 @@ def _run(given: list[str]) -> int:
     name = given[0]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    module = importlib.import_module(f"polysense.{_MODULES.get(name, 'commands')}")
-    function: Command = getattr(module, name)
+    function: Command = getattr(module_of(name), name)
     values = _parser(name, function).parse_args(_rewritten(given[1:], function)).as_dict()
     values.pop("config", None)
     return function(**values) or 0
+
+
+def module_of(name: str) -> ModuleType:
+    """The module in which a command's function stands, under the command's name; it is loaded now."""
+    return importlib.import_module(f"polysense.{_MODULES.get(name, 'commands')}")
 
 
 def _overview() -> str:

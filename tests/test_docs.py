@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from polysense import cli, commands, listing
+from polysense import cli
 from polysense.methods.recipes import TABLE
 from polysense.methods.table import recipes
 
@@ -39,7 +39,7 @@ def command_lines(text: str) -> list[str]:
 def fault(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
     """What the command line says against a line, "" where nothing: it is parsed in full, but not obeyed."""
     for name in cli.COMMANDS:
-        module = listing if hasattr(listing, name) else commands
+        module = cli.module_of(name)
         monkeypatch.setattr(module, name, idle(getattr(module, name)))
     monkeypatch.chdir(ROOT)
 
@@ -105,8 +105,8 @@ def test_the_readme_and_contributing_show_code() -> None:
     assert len(command_lines((ROOT / "README.md").read_text(encoding="utf-8"))) >= 8
 
 
-def test_the_readme_lists_every_method_with_its_paper() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_method_is_listed_with_its_paper() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     for recipe in recipes().values():
         assert re.search(rf"^\| `{recipe.name}` .*{re.escape(recipe.paper)}", text, re.MULTILINE), recipe.name
 
