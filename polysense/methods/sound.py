@@ -50,8 +50,9 @@ class BoundedLatent(nn.Module):
     title="Contrastive Learning of General-Purpose Audio Representations",
     paper="https://arxiv.org/abs/2010.10915",
     views=ViewPlan(strength="weak", options={"audio": {"crop": 1.0}}),
-    optimisation=Optimisation("adamw", lr=1e-3, per=64, weight_decay=0.0),
-    collapse="clips are too short for two different stretches: shorten the crop",
+    optimisation=Optimisation("adamw", lr=1e-4, per=1024, weight_decay=0.0),
+    collapse="the similarity outgrew the encoder, or clips are too short for two stretches: lower lr or out,"
+    " shorten the crop",
     modalities=("audio",),
 )
 def cola(encoder: Encoder, modality: str = "audio", *, out: int = 512) -> Method:

@@ -224,8 +224,9 @@ def test_what_would_embed_otherwise_is_not_exported(tmp_path: Path) -> None:
 def test_what_would_cut_texts_otherwise_is_not_exported(
     export: Any, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, other = run_of(), joint_export._fast_tokenizer(Joint.of(run_of(kind="wordpiece")))
-    monkeypatch.setattr(joint_export, "_fast_tokenizer", lambda joint: other)
+    run, joint = run_of(), Joint.of(run_of(kind="wordpiece"))
+    other = joint_export.fast_tokenizer(joint.tokenizer, joint.length)
+    monkeypatch.setattr(joint_export, "fast_tokenizer", lambda tokenizer, length: other)
     refused(export, run, tmp_path / "model", f"{library} cuts texts into other tokens than this run")
 
 

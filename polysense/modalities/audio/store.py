@@ -113,44 +113,37 @@ def decode_all(
     memory: int | None = None,
 ) -> Sounds:
     """Decode every sound of a listing once; see :func:`~.sources.read_sounds` for the arguments."""
-    items, names = listing.items, [str(name) for name in listing.table["name"]]
+    items = listing.items
     looks = _in_parallel(lambda i: _attempt(header, items[i]), len(items))
     headers = {i: look for i, look in enumerate(looks) if isinstance(look, Header)}
-    bad = [(names[i], look) for i, look in enumerate(looks) if isinstance(look, str)]
+    names = listing.table["name"].astype(str)
+    bad = [(names.iloc[i], look) for i, look in enumerate(looks) if isinstance(look, str)]
     check_bad(bad, len(items), max_bad, "sounds")
     wanted = rate or _common_rate(headers.values())
     windows = [part for i, look in headers.items() for part in _windows(i, look, window)]
     counts = [math.ceil(part.samples * wanted / headers[part.item].rate) for part in windows]
-    starts, lengths = np.cumsum([0, *counts])[:-1], np.array(counts, dtype=np.int64)
-    samples = _room(sum(counts), cache, memory)
+    starts, samples = np.cumsum([0, *counts])[:-1], _room(sum(counts), cache, memory)
 
-    def fill(number: int) -> None:
+    def lay(number: int) -> int:
+        """Decode a window into its place, and tell how many samples it has."""
         part = windows[number]
         wave = resample(decode(items[part.item], part.start, part.samples), headers[part.item].rate, wanted)
-        wave = wave[: counts[number]]
-        lengths[number] = len(wave)
-        start = starts[number]
+        start, wave = starts[number], wave[: counts[number]]
         samples[start : start + len(wave)] = np.rint(wave.clip(-1, 1) * _FULL)
+        return len(wave)
 
-    reasons = _in_parallel(lambda number: _attempt(fill, number), len(windows))
+    found = _in_parallel(lambda number: _attempt(lay, number), len(windows))
+    good = np.array([isinstance(one, int) for one in found])
+    lengths = np.array([one for one in found if isinstance(one, int)], dtype=np.int64)
     table = _table(listing.table, windows, headers)
-    failed = np.array([reason is not None for reason in reasons])
-    bad += [(str(table["name"].iloc[i]), str(reasons[i])) for i in np.flatnonzero(failed)]
-    total = len(windows) + len(items) - len({part.item for part in windows})
+    told = zip(table["name"], found, strict=True)
+    bad += [(name, one) for name, one in told if isinstance(one, str)]
+    total = len(windows) + len(items) - len(headers)
     check_bad(bad, total, max_bad, "sounds")
     tell_bad(bad, total, "sounds")
-    table["seconds"] = lengths / wanted
-    return Sounds(
-        table[~failed].reset_index(drop=True),
-        listing.label,
-        listing.identity,
-        listing.evaluation,
-        bad,
-        samples,
-        starts[~failed],
-        lengths[~failed],
-        wanted,
-    )
+    table = table[good].reset_index(drop=True).assign(seconds=lengths / wanted)
+    known = listing.label, listing.identity, listing.evaluation
+    return Sounds(table, *known, bad, samples, starts[good], lengths, wanted)
 
 
 def _common_rate(headers: Iterable[Header]) -> int:
