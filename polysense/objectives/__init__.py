@@ -8,6 +8,7 @@ from polysense.objectives.dense import DenseMoCo, LocalVICReg
 from polysense.objectives.distillation import DINO, Distillation, NegativeCosine
 from polysense.objectives.features import FeatureRegression
 from polysense.objectives.masked_siamese import MSN
+from polysense.objectives.matryoshka import Matryoshka
 from polysense.objectives.mutual_information import (
     DonskerVaradhan,
     JensenShannon,
@@ -65,6 +66,7 @@ __all__ = [
     "LocalVICReg",
     "MaskedClassification",
     "MaskedReconstruction",
+    "Matryoshka",
     "MoCo",
     "MoCoV3",
     "MutualInformation",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -129,12 +129,21 @@ def ridge_r2(features: Tensor, truth: Tensor, episode: Tensor) -> list[float]:
 
 def principal_components(features: Tensor, count: int, fitted: Tensor) -> Tensor:
     """``[N, count]``: projections on the first principal components of the rows where ``fitted``."""
-    mean = features[fitted].mean(0)
-    chosen = features[fitted][:: max(1, int(fitted.sum()) // 4096)] - mean
+    return principal_projection(features[fitted], count)(features)
+
+
+def principal_projection(examples: Tensor, count: int) -> Callable[[Tensor], Tensor]:
+    """From features ``[N, D]`` to ``[N, count]``, on the first principal components of the examples.
+
+    >>> principal_projection(torch.tensor([[-2.0, 0.1], [0.0, 0.0], [2.0, -0.1]]), 1)(torch.zeros(1, 2)).shape
+    torch.Size([1, 1])
+    """
+    mean = examples.mean(0)
+    chosen = examples[:: max(1, len(examples) // 4096)] - mean
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the decomposition starts from random vectors
         _, _, directions = torch.pca_lowrank(chosen, q=min(count + 10, *chosen.shape), center=False, niter=4)
-    return (features - mean) @ directions[:, :count]
+    return lambda features: (features - mean) @ directions[:, :count]
 
 
 def _features(

@@ -150,7 +150,8 @@ class Cut:
     def take(self, pixels: Tensor, side: int) -> Tensor:
         """The pixels themselves, neither resized nor brightened: ``[B, C, side, side]`` as they were."""
         place = torch.arange(side, device=pixels.device)
-        rows, columns = (self.boxes[:, :2, None] + place).clamp(0, pixels.shape[-1] - 1).unbind(1)
-        sample = torch.arange(len(pixels), device=pixels.device)[:, None, None]
-        cut = pixels[sample, :, rows[:, :, None], columns[:, None, :]]  # [B, side, side, C]
-        return cut.permute(0, 3, 1, 2)
+        channels, width = pixels.shape[1], pixels.shape[-1]
+        rows, columns = (self.boxes[:, :2, None] + place).clamp(0, width - 1).unbind(1)
+        places = (rows[:, :, None] * width + columns[:, None]).flatten(1)
+        cut = pixels.flatten(2).gather(2, places[:, None].expand(-1, channels, -1))
+        return cut.reshape(*cut.shape[:2], side, side)

@@ -239,6 +239,8 @@ CASES = {
     "pair_sigmoid_missing": Case(pair_sigmoid, two_sides_some_missing),
     "bilinear": Case(bilinear, student_only),
     "quantised": Case(lambda: objectives.QuantisedContrast(0.3, negatives=5), quantised_frames),
+    "matryoshka": Case(lambda: objectives.Matryoshka(objectives.NTXent(0.3), [2, K]), student_only),
+    "matryoshka_pairs": Case(lambda: objectives.Matryoshka(pair_contrast(0.1), [3]), two_sides_some_missing),
     "discrete_autoencoding": Case(lambda: objectives.DiscreteAutoencoding(0.3), autoencoded),
 }
 

@@ -179,7 +179,7 @@ def answer(page: PairServer, content: bytes, kind: str = "application/json") -> 
 def test_a_person_answers_on_the_page(page: PairServer) -> None:
     with urllib.request.urlopen(page.url) as told:
         assert "Which is better?" in told.read().decode()
-    with urllib.request.urlopen(f"{page.url}/clip/0/1") as told:
+    with urllib.request.urlopen(f"{page.url}/film/0/1") as told:
         assert told.headers["Content-Type"] == "image/gif"
         clip = Image.open(io.BytesIO(told.read()))
     assert clip.n_frames == 4
@@ -228,7 +228,7 @@ def test_other_answers_are_refused(
     assert not page.out.exists()
 
 
-@pytest.mark.parametrize("path", ["clip/9/0", "clip/0/2", "clip/x/0", "../etc/passwd"])
+@pytest.mark.parametrize("path", ["film/9/0", "film/0/2", "film/x/0", "../etc/passwd"])
 def test_what_is_not_there_is_not_shown(page: PairServer, path: str) -> None:
     with pytest.raises(HTTPError) as refused:
         urllib.request.urlopen(f"{page.url}/{path}")

@@ -10,7 +10,7 @@ import torch
 import polysense
 from polysense.deployment.run import build_encoder
 from polysense.errors import PolysenseError
-from polysense.rl import collect, probe_states, rendering
+from polysense.rl import collect, probe_states, rendering, supervised_encoder
 from polysense.rl.modality import States
 from polysense.rl.probing import principal_components, ridge_r2
 from polysense.rl.trajectories import Trajectories
@@ -68,6 +68,28 @@ def test_the_table_names_encoders_and_variables() -> None:
     assert list(table.index) == ["untrained", "PCA of pixels"]
     assert list(table.columns) == ["number", "square", "mean"]
     assert table.loc["PCA of pixels", "number"] > 0.95  # brightness is the number
+
+
+def test_the_ceiling_is_above_the_untrained_encoder_and_repeats_itself() -> None:
+    rng = np.random.default_rng(0)
+    trajectories = counted((8,) * 20)
+    noise = rng.integers(0, 200, (160, 1, 32, 32))
+    frames = noise.astype(np.uint8)
+    frames[..., 12:20, 12:20] = rng.permutation(160).astype(np.uint8)[:, None, None, None]
+    shade = frames[:, 0, 16, 16].astype(np.float32)
+    table = trajectories.table.assign(state_number=shade).drop(columns="state_square")
+    seen = Trajectories(frames, table, trajectories.about)
+    modality = States(size=32)
+    torch.manual_seed(0)
+    encoders = {"untrained": modality.encoder("state_conv")}
+    before = torch.get_rng_state()
+    encoders["supervised"] = supervised_encoder(modality, seen, steps=80, batch_size=64)
+    assert torch.equal(before, torch.get_rng_state())
+    scores = probe_states(encoders, modality, seen)["number"]
+    assert scores["supervised"] > scores["untrained"] + 0.1
+    again = supervised_encoder(modality, seen, steps=2).state_dict()
+    once = supervised_encoder(modality, seen, steps=2).state_dict()
+    torch.testing.assert_close(dict(once), dict(again))
 
 
 @pytest.mark.parametrize(
