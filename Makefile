@@ -3,13 +3,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH := .venv-bench/bin
 
-.PHONY: demo demo-pairs test lint format bench clean
+.PHONY: demo demo-pairs demo-tables demo-text demo-rl test lint format bench clean
 
 demo: .venv/installed  ## pretrain on the pictures that come with the package, and show that it learned
 	$(BIN)/polysense pretrain --config examples/demo.yaml --overwrite
 
 demo-pairs: .venv/installed-dev  ## train picture and text towers from nothing, and ask them
 	$(BIN)/python examples/demo_pairs.py
+
+demo-tables: .venv/installed-dev  ## fill a table's gaps, draw rows for a sentence, and judge them
+	$(BIN)/python examples/demo_tables.py
+
+demo-text: .venv/installed-dev  ## learn sentences from a dictionary
+	$(BIN)/python examples/demo_text.py
+
+demo-rl: .venv/installed-dev  ## collect frames of a game, learn states, and give them to an agent
+	$(BIN)/python examples/demo_rl.py
 
 test: .venv/installed-dev  ## the whole suite, doctests and documentation included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

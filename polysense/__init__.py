@@ -22,14 +22,18 @@ _HOMES = {
     "localise": "polysense.localisation:localise",
     "load": "polysense.deployment.run:load",
     "Run": "polysense.deployment.run:Run",
+    "builtin": "polysense.modalities.builtin:builtin",
     "recipes": "polysense.methods.table:recipes",
     "write_report": "polysense.report:write_report",
+    "SelfSupervisedEncoder": "polysense.estimator:SelfSupervisedEncoder",
     "PolysenseError": "polysense.errors:PolysenseError",
 }
 
 __all__ = [
     "PolysenseError",
     "Run",
+    "SelfSupervisedEncoder",
+    "builtin",
     "embed",
     "evaluate",
     "load",
@@ -43,9 +47,11 @@ __all__ = [
 if TYPE_CHECKING:
     from polysense.deployment.run import Run, load
     from polysense.errors import PolysenseError
+    from polysense.estimator import SelfSupervisedEncoder
     from polysense.front import embed, evaluate, pretrain, resume
     from polysense.localisation import localise
     from polysense.methods.table import recipes
+    from polysense.modalities.builtin import builtin
     from polysense.report import write_report
 
 

@@ -27,7 +27,7 @@ COMMANDS = {
     "localise": "draw where the encoder sees objects, and print their boxes",
     "zeroshot": "classify pictures by the names of the classes alone",
     "search": "find pictures by words",
-    "export": "write a joint run for open_clip or transformers",
+    "export": "write a run for open_clip, transformers or sentence-transformers",
     "collect": "play an environment and keep its frames, to learn states from",
     "augment": "write more rows than a table has",
     "impute": "fill the holes of a table",

@@ -13,6 +13,7 @@ from polysense import front, localisation
 from polysense import zeroshot as zeroshot_module
 from polysense.deployment.folder import EVALUATION
 from polysense.deployment.run import Run, load
+from polysense.encoders.towers import Towers
 from polysense.errors import unknown
 from polysense.report import write_report
 
@@ -62,22 +63,30 @@ def search(*args: Any, **kwargs: Any) -> None:
 
 
 def export(run: str, *, to: str, out: str) -> None:
-    """Write a joint run as a folder that open_clip or transformers loads, with the same embeddings.
+    """Write a run as a folder that another library loads, with the same embeddings.
 
     Args:
-        run: the folder of a joint run whose encoder they have: clip_nano, siglip_nano, open_clip:NAME.
-        to: open_clip or transformers.
+        run: the folder of a joint run whose encoder they have (clip_nano, siglip_nano, open_clip:NAME), or of
+            a run on texts.
+        to: open_clip, transformers, or (texts) sentence_transformers.
         out: the folder.
 
     $ polysense export runs/clip --to open_clip --out clip_for_open_clip
-    $ polysense export runs/clip --to transformers --out clip_for_transformers
+    $ polysense export runs/sentences --to sentence_transformers --out sentences
     """
     from polysense.deployment.joint_export import export_open_clip, export_transformers
+    from polysense.deployment.text_export import export_text
 
-    writers = {"open_clip": export_open_clip, "transformers": export_transformers}
+    loaded = load(run)
+    joint = isinstance(loaded.encoder, Towers)
+    writers = {
+        "open_clip": export_open_clip,
+        "transformers": export_transformers if joint else export_text,
+        "sentence_transformers": export_text,
+    }
     if to not in writers:
         raise unknown("library to export to", to, writers)
-    line(f"wrote {writers[to](load(run), Path(out))}")
+    line(f"wrote {writers[to](loaded, Path(out))}")
 
 
 def report(run: str) -> None:

@@ -102,10 +102,10 @@ def export_open_clip(run: Run, folder: str | Path) -> Path:
     state = joint.towers.open_clip_state()
     if not config["model_cfg"].get("custom_text"):
         state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
-    with _whole_folder(Path(folder)) as beside:
+    with whole_folder(Path(folder)) as beside:
         write_json(beside / "open_clip_config.json", config)
         _write_tensors(beside / "open_clip_model.safetensors", state)
-        _fast_tokenizer(joint).save_pretrained(beside)
+        fast_tokenizer(joint.tokenizer, joint.length).save_pretrained(beside)
         model = library.create_model(f"local-dir:{beside}").eval()
         tokenize = library.get_tokenizer(f"local-dir:{beside}")
         _check_same(joint, "open_clip", model.encode_image, model.encode_text, tokenize)
@@ -141,10 +141,12 @@ def export_transformers(run: Run, folder: str | Path) -> Path:
     model.load_state_dict(weights_for(joint.towers, model))
     processor = getattr(library, f"{kind}Processor")
     prepare = getattr(library, f"{kind}ImageProcessor")(**_preparation(joint))
-    with _whole_folder(Path(folder)) as beside:
+    with whole_folder(Path(folder)) as beside:
         model.save_pretrained(beside)
         prepare.save_pretrained(beside)  # where older versions look
-        processor(image_processor=prepare, tokenizer=_fast_tokenizer(joint)).save_pretrained(beside)
+        processor(
+            image_processor=prepare, tokenizer=fast_tokenizer(joint.tokenizer, joint.length)
+        ).save_pretrained(beside)
         again = type(model).from_pretrained(beside).eval()
         tokenizer = processor.from_pretrained(beside).tokenizer
 
@@ -195,8 +197,8 @@ def _preparation(joint: Joint) -> dict[str, Any]:
     }
 
 
-def _fast_tokenizer(joint: Joint) -> Any:
-    """The tokenizer as transformers has it."""
+def fast_tokenizer(tokenizer: Tokenizer, length: int) -> Any:
+    """The tokenizer as transformers has it, for texts of up to ``length`` tokens."""
     library: Any = require("transformers", "transformers", "writing a tokenizer")
     called = {
         "pad": ("pad_token",),
@@ -205,10 +207,10 @@ def _fast_tokenizer(joint: Joint) -> Any:
         "end": ("eos_token", "sep_token"),
         "mask": ("mask_token",),
     }
-    roles = joint.tokenizer.roles
+    roles = tokenizer.roles
     tokens = {name: roles[role] for role, names in called.items() if role in roles for name in names}
     return library.PreTrainedTokenizerFast(
-        tokenizer_object=joint.tokenizer.backend, model_max_length=joint.length, **tokens
+        tokenizer_object=tokenizer.backend, model_max_length=length, **tokens
     )
 
 
@@ -257,7 +259,7 @@ def _differs(library: str, how: str) -> PolysenseError:
 
 
 @contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes its place at the end; where that fails nothing is left.
 
     Raises:

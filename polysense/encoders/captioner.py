@@ -52,8 +52,10 @@ class Captioner(nn.Module):
         """The longest text, in tokens."""
         return len(self.places)
 
-    def forward(self, seen: Encoded, ids: Tensor) -> Tensor:
+    def forward(self, seen: Encoded, ids: Tensor, visible: Tensor | None = None) -> Tensor:
         """``[B, T, vocabulary]``: the logits of the token behind each of ``ids[B, T]``.
+
+        ``visible`` is False at the tokens of ``seen`` that are padding, ``[B, S]``.
 
         Raises:
             PolysenseError: when nothing but a summary was seen.
@@ -65,7 +67,7 @@ class Captioner(nn.Module):
             )
         shown, words = self.see(seen.tokens), self.words(ids) + self.places[: ids.shape[1]]
         for layer in self.layers:
-            words = layer(words, shown)
+            words = layer(words, shown, visible)
         logits: Tensor = self.norm(words) @ self.words.weight.T
         return logits
 
@@ -92,8 +94,9 @@ class _Layer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.look = nn.MultiheadAttention(width, heads, batch_first=True)
 
-    def forward(self, words: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, words: Tensor, seen: Tensor, visible: Tensor | None) -> Tensor:
         words = self.read(words, causal=True)
-        looked, _ = self.look(self.norm(words), seen, seen, need_weights=False)
+        padding = None if visible is None else ~visible
+        looked, _ = self.look(self.norm(words), seen, seen, key_padding_mask=padding, need_weights=False)
         changed: Tensor = words + looked
         return changed

@@ -94,3 +94,16 @@ class Only:
     def __call__(self, view: View, encoder: Encoder) -> View:
         """The view, with its mask if it is selected."""
         return self.masker(view, encoder) if self.select(view) else view
+
+
+@dataclass(frozen=True)
+class AsTheyLie:
+    """Hide tokens by one masker where they lie in a plane, and by another where they lie along a line."""
+
+    plane: Masker
+    line: Masker
+
+    def __call__(self, view: View, encoder: Encoder) -> View:
+        """The view with its mask."""
+        masker = self.line if len(encoder.grid(view.data)) == 1 else self.plane
+        return masker(view, encoder)

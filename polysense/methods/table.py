@@ -7,6 +7,7 @@ from polysense.methods import (  # noqa: F401 - they fill the table
     captioning,
     clustering,
     contrastive,
+    denoising,
     dense,
     distillation,
     jepa,
@@ -17,6 +18,7 @@ from polysense.methods import (  # noqa: F401 - they fill the table
     sound,
     states,
     tables,
+    texts,
     token_distillation,
 )
 from polysense.methods.recipes import TABLE, Recipe

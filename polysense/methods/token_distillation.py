@@ -15,10 +15,11 @@ from polysense.errors import PolysenseError
 from polysense.methods.block_masks import BlockMask
 from polysense.methods.distillation import multi_crop
 from polysense.methods.engine import Branch, Method, Seen
-from polysense.methods.maskers import Only, RandomMask, SomeBlocks
+from polysense.methods.maskers import AsTheyLie, Only, RandomMask, SomeBlocks
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.reads import EachOther, HiddenTokens, TeacherViews, global_views
 from polysense.methods.recipes import recipe
+from polysense.methods.word_masks import HideSpans
 from polysense.modalities.base import ViewPlan
 from polysense.objectives.distillation import DINO
 from polysense.objectives.masked_siamese import MSN
@@ -165,7 +166,10 @@ def data2vec(
     beta: float = 2.0,
     mask_ratio: float = 0.6,
 ) -> Method:
-    """Predict at hidden tokens the mean of the teacher's last layers, which saw the whole (smooth L1)."""
+    """Predict at hidden tokens the mean of the teacher's last layers, which saw the whole (smooth L1).
+
+    The defaults are those for pictures; for texts the authors take 10 layers, beta=4 and mask_ratio=0.35.
+    """
     if layers < 1 or beta <= 0:
         raise PolysenseError(
             f"data2vec got {layers} layers and beta {beta}; average at least 1 layer, with beta above 0"
@@ -182,7 +186,7 @@ def data2vec(
         {modality: encoder},
         {"predict": predict},
         teacher=Teacher(momentum, schedule="constant"),
-        masker=BlockMask(mask_ratio),
+        masker=AsTheyLie(plane=BlockMask(mask_ratio), line=HideSpans(mask_ratio, mean=4.0)),
     )
 
 

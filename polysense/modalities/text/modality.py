@@ -144,17 +144,20 @@ class Text:
         return Batch({"ids": ids, "attended": attended}, torch.arange(len(items)))
 
     def collate(self, samples: Chosen) -> Batch:
-        """``ids`` ``[B, T]`` and ``attended`` ``[B, T]``, T the longest text's, as a batch."""
+        """``ids``, ``attended`` and ``words``, ``[B, T]`` all, T the longest text's, as a batch.
+
+        ``words`` holds the number of the word that a token is of, -1 for those that stand for no text.
+        """
         tokens = samples.source.tokens(self.tokenizer, self.length)
         ids, attended = tokens.batch(samples.index, self.tokenizer.pad)
-        return Batch({"ids": ids, "attended": attended}, torch.from_numpy(samples.index))
+        data = {"ids": ids, "attended": attended, "words": tokens.words_of(samples.index)}
+        return Batch(data, torch.from_numpy(samples.index))
 
     def views(self, batch: Batch) -> list[View]:
         """The plan's random views, global ones first."""
-        words = _content(batch)
         makers = [self._globals[i % len(self._globals)] for i in range(self.plan.globals_)]
-        views = [self._view(*maker(*words), "global") for maker in makers]
-        return views + [self._view(*self._local(*words), "local") for _ in range(self.plan.locals_)]
+        views = [self._random(batch, maker, "global") for maker in makers]
+        return views + [self._random(batch, self._local, "local") for _ in range(self.plan.locals_)]
 
     def plain(self, batch: Batch) -> View:
         """The text itself."""
@@ -205,6 +208,16 @@ class Text:
         tokenizer = own if isinstance(own, str) else Tokenizer.from_json(attachments[TOKENIZER], own)
         plan = plan_from_settings(settings["plan"], cls.name)
         return cls(**{**settings, "plan": plan, "tokenizer": tokenizer})
+
+    def _random(self, batch: Batch, maker: RandomView, kind: str) -> View:
+        """A random view, with the words that its tokens are of; after an edit each is one of its own."""
+        assert isinstance(batch.data, dict)
+        ids, attended = maker(*_content(batch))
+        words = batch.data.get("words") if maker.settings == ViewSettings() else None
+        if words is None:
+            inner = self.tokenizer.inner(ids, attended)
+            words = torch.where(inner, inner.cumsum(1) - 1, -1)
+        return View({"ids": ids, "attended": attended, "words": words}, self.name, kind)
 
     def _view(self, ids: Tensor, attended: Tensor, kind: str) -> View:
         return View({"ids": ids, "attended": attended}, self.name, kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,21 +26,33 @@ _AT_ONCE = 8192
 class Tokens:
     """The ids of many texts, one behind the other: text ``i`` has ``ids[starts[i] : starts[i + 1]]``.
 
+    ``words``: the number, in its text, of the word that a token is of; -1 for those around the text.
     ``cut``: how many of the texts were longer.
     """
 
     ids: NDArray[np.int32]
+    words: NDArray[np.int32]
     starts: NDArray[np.int64]
     cut: int
 
     def batch(self, rows: NDArray[np.int64], pad: int) -> tuple[Tensor, Tensor]:
         """``ids`` int64 and ``attended`` bool, ``[B, T]`` both, of some texts; padding is on the right."""
+        ids, attended = self._rows(self.ids, rows, pad)
+        return torch.from_numpy(ids), torch.from_numpy(attended)
+
+    def words_of(self, rows: NDArray[np.int64]) -> Tensor:
+        """The numbers of words in a batch of some texts, int64 ``[B, T]``, -1 where there is none."""
+        return torch.from_numpy(self._rows(self.words, rows, -1)[0])
+
+    def _rows(
+        self, values: NDArray[np.int32], rows: NDArray[np.int64], fill: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         first, counts = self.starts[rows], self.starts[rows + 1] - self.starts[rows]
         places = np.arange(max(1, int(counts.max(initial=1))))
-        attended = places < counts[:, None]
-        ids = np.full(attended.shape, pad, np.int64)
-        ids[attended] = self.ids[(first[:, None] + places)[attended]]
-        return torch.from_numpy(ids), torch.from_numpy(attended)
+        there = places < counts[:, None]
+        filled = np.full(there.shape, fill, np.int64)
+        filled[there] = values[(first[:, None] + places)[there]]
+        return filled, there
 
 
 class Tokenizer:
@@ -252,15 +263,18 @@ class Tokenizer:
 
     def tokens(self, texts: Sequence[str], length: int) -> Tokens:
         """The ids of all texts, each cut to ``length``; the end stays at the end of those that are cut."""
-        parts, counts, cut = [], [], 0
+        ids, words, counts, cut = [], [], [], 0
         for at in range(0, len(texts), _AT_ONCE):
-            lists = [one.ids for one in self._encodings(texts[at : at + _AT_ONCE])]
-            cut += sum(len(ids) > length for ids in lists)
-            lists = [ids if len(ids) <= length else self._cut(ids, length) for ids in lists]
-            counts += [len(ids) for ids in lists]
-            parts.append(np.fromiter(itertools.chain.from_iterable(lists), np.int32))
+            for one in self._encodings(texts[at : at + _AT_ONCE]):
+                own, of = one.ids, [-1 if number is None else number for number in one.word_ids]
+                if len(own) > length:
+                    cut, last = cut + 1, -1 if own[-1] == self.end else length - 1
+                    own, of = ([*each[: length - 1], each[last]] for each in (own, of))
+                counts.append(len(own))
+                ids.append(np.asarray(own, np.int32))
+                words.append(np.asarray(of, np.int32))
         starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        return Tokens(np.concatenate(parts), starts, cut)
+        return Tokens(np.concatenate(ids), np.concatenate(words), starts, cut)
 
     def encode(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor, int]:
         """``ids`` int64 and ``attended`` bool, ``[B, T]`` both, and how many texts were cut to ``length``."""
@@ -277,11 +291,8 @@ class Tokenizer:
         return Tokenizer.from_json, (self.to_json(), self.roles)
 
     def _encodings(self, texts: Sequence[str], special: bool = True) -> Iterable[Any]:
-        encodings: list[Any] = self.backend.encode_batch_fast(list(texts), add_special_tokens=special)
+        encodings: list[Any] = self.backend.encode_batch(list(texts), add_special_tokens=special)
         return encodings
-
-    def _cut(self, ids: list[int], length: int) -> list[int]:
-        return [*ids[: length - 1], ids[-1]] if ids[-1] == self.end else ids[:length]
 
     def _id(self, token: str | None) -> int | None:
         number: int | None = None if token is None else self.backend.token_to_id(token)
