@@ -31,6 +31,7 @@ COMMANDS = {
     "collect": "play an environment and keep its frames, to learn states from",
     "augment": "write more rows than a table has",
     "impute": "fill the holes of a table",
+    "generate": "draw rows like those of a table, free or by condition",
     "report": "write a run's report.html anew",
     "methods": "list the methods, or show one with its defaults",
     "encoders": "list the encoders that have a name",
@@ -41,7 +42,7 @@ COMMANDS = {
 _MODULES = {
     **dict.fromkeys(("methods", "encoders", "data"), "listing"),
     **dict.fromkeys(("collect",), "commands_of_states"),
-    **dict.fromkeys(("augment", "impute"), "commands_of_tables"),
+    **dict.fromkeys(("augment", "impute", "generate"), "commands_of_tables"),
 }
 """Where the functions of commands stand that are not in :mod:`polysense.commands`."""
 

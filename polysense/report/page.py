@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import yaml
@@ -18,6 +15,7 @@ import yaml
 from polysense.errors import PolysenseError
 from polysense.report import charts, gallery
 from polysense.report.charts import Log, number
+from polysense.report.document import Section, document, write_page
 
 ENCODERS = {
     "pretrained": "Pretrained",
@@ -30,7 +28,6 @@ RIVALS = {"untrained": "the untrained encoder", "pixels": "raw pixels"}
 PROBES = {"knn": "kNN", "linear": "Linear", "mlp": "MLP", "finetune": "Fine-tuned"}
 WORDS = {**PROBES, "rankme": "RankMe"}
 LOWER_IS_BETTER = {"loss", "error", "mse", "mae", "rmse", "perplexity"}
-Section = tuple[str, str, str]  # anchor, title, HTML; left out where the HTML is ""
 
 
 def write_report(run: Path) -> Path:
@@ -57,15 +54,7 @@ def write_report(run: Path) -> Path:
         raise PolysenseError(
             f"{run} is not a run folder (no config.yaml): give the folder that 'polysense pretrain' made"
         )
-    html = render(run)
-    page, draft = run / "report.html", run / f".report-{os.getpid()}.html"
-    try:
-        # Names of files need not be valid Unicode; a lone surrogate becomes "?".
-        draft.write_text(html, "utf-8", errors="replace")
-        os.replace(draft, page)
-    finally:
-        draft.unlink(missing_ok=True)
-    return page
+    return write_page(run / "report.html", render(run))
 
 
 def render(run: Path) -> str:
@@ -83,21 +72,9 @@ def render(run: Path) -> str:
         ("configuration", "Configuration", facts(config)),
         ("environment", "Environment", environment_section(environment)),
     ]
-    shown = [section for section in sections if section[2]]
     title = f"{_named(config, 'method')} on {_named(config, 'data')}"
-    return Template(_resource("page.html")).substitute(
-        title=escape(title),
-        style=_resource("page.css") + style,
-        script=_resource("page.js"),
-        header=f'<p class="run">{escape(run.name)}</p><h1>{escape(title)}</h1>'
-        + header(config, evaluation, log),
-        contents="".join(f'<a href="#{anchor}">{name}</a>' for anchor, name, _ in shown),
-        sections="".join(
-            f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
-            f'<h2 id="{anchor}-title">{name}</h2>{body}</section>\n'
-            for anchor, name, body in shown
-        ),
-    )
+    above = f'<p class="run">{escape(run.name)}</p><h1>{escape(title)}</h1>'
+    return document(title, above + header(config, evaluation, log), sections, style)
 
 
 def header(config: Mapping[str, Any], evaluation: Mapping[str, Any], log: Log) -> str:
@@ -359,7 +336,3 @@ def _read(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise PolysenseError(f"{path} must hold names and values, found {type(content).__name__}: {remedy}")
     return content
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")

@@ -1,1 +1,49 @@
-"""Tables: their schema, reading them, and rows as a modality."""
+"""Tables: their schema, more rows, filled gaps, rows by condition, and rows as a modality.
+
+>>> from polysense import tabular
+>>> import pandas as pd
+>>> tabular.augment(pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), "swap", times=2).shape
+(4, 2)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "Augmenter": "augmentation",
+    "Generator": "generate",
+    "Imputer": "imputation",
+    "Schema": "schema",
+    "augment": "augmentation",
+    "augment_file": "augmentation",
+    "helps": "augmentation",
+    "impute": "imputation",
+    "impute_file": "imputation",
+}
+
+__all__ = [
+    "Augmenter",
+    "Generator",
+    "Imputer",
+    "Schema",
+    "augment",
+    "augment_file",
+    "helps",
+    "impute",
+    "impute_file",
+]
+
+if TYPE_CHECKING:
+    from polysense.tabular.augmentation import augment, augment_file
+    from polysense.tabular.augmentation.augmenter import Augmenter, helps
+    from polysense.tabular.generate import Generator
+    from polysense.tabular.imputation import Imputer, impute, impute_file
+    from polysense.tabular.schema import Schema
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

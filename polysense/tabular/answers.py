@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from polysense.tabular.augment.values import Values, column_of, values_of
+from polysense.tabular.augmentation.values import Values, column_of, values_of
 
 Array = NDArray[Any]
 
@@ -83,10 +83,9 @@ class Domain:
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of predictions on rows that were held out, in the order of these predictions.
+    """The errors of predictions on rows that were held out, by their scale, in the order of the predictions.
 
-    Near a prediction, errors are taken from the ``window`` of held-out rows whose predictions are nearest:
-    where predictions are unsure, intervals are wide.
+    Near a prediction, errors are taken from the ``window`` of held-out rows whose predictions are nearest.
     """
 
     predictions: Array
@@ -94,10 +93,10 @@ class Errors:
     window: int
 
     @classmethod
-    def of(cls, predictions: Array, truth: Array, window: int = 100) -> Errors:
+    def of(cls, predictions: Array, scaled: Array, window: int = 100) -> Errors:
         """Of held-out rows."""
         order = np.argsort(predictions, kind="stable")
-        return cls(predictions[order], (truth - predictions)[order], min(window, len(truth)))
+        return cls(predictions[order], scaled[order], min(window, len(scaled)))
 
     def near(self, predictions: Array) -> NDArray[np.int64]:
         """Where the window of each prediction begins."""
@@ -113,9 +112,10 @@ class Errors:
 
 @dataclass(frozen=True)
 class Spread:
-    """Predictions ``[R]`` of numbers, with the errors that such predictions have."""
+    """Predictions ``[R]`` of numbers, how large their errors are ``[R]``, and how such errors lie."""
 
     predictions: Array
+    scales: Array
     errors: Errors
     domain: Domain
 
@@ -126,8 +126,9 @@ class Spread:
         chosen = self.errors.near(self.predictions) + rng.integers(
             self.errors.window, size=len(self.predictions)
         )
-        return self.domain.column(self.predictions + self.errors.errors[chosen], like)
+        return self.domain.column(self.predictions + self.scales * self.errors.errors[chosen], like)
 
     def beside(self, like: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
-        low, high = self.errors.quantiles()[:, self.errors.near(self.predictions)] + self.predictions
+        ends = self.errors.quantiles()[:, self.errors.near(self.predictions)]
+        low, high = self.predictions + self.scales * ends
         return {"low": self.domain.column(low, like), "high": self.domain.column(high, like)}

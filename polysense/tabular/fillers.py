@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from polysense.tabular.answers import Answer, Domain, Errors, Odds, Spread
-from polysense.tabular.augment.values import calculable, values_of
+from polysense.tabular.augmentation.values import calculable, values_of
 from polysense.tabular.trees import MOST_LEVELS, Features, fit_trees
 
 Array = NDArray[Any]
@@ -21,7 +21,7 @@ Filler = Callable[[Array], Answer]
 FEWEST = 50
 """So many observed cells are needed to learn from."""
 
-HELD_OUT = 0.1
+HELD_OUT = 0.2
 MOST_HELD_OUT = 5000
 """The share and number of rows that errors are measured on."""
 
@@ -35,11 +35,9 @@ def fill_by_mode(column: pd.Series[Any], kind: str, X: Array, features: Features
     if kind in ("number", "integer", "date") and calculable(column):
         known = np.sort(values_of(column).known())
         middle = float(np.median(known))
-        errors, domain = (
-            Errors(np.full(len(known), middle), known - middle, len(known)),
-            Domain.of(column, kind),
-        )
-        return lambda rows: Spread(np.full(len(rows), middle), errors, domain)
+        errors = Errors(np.full(len(known), middle), known - middle, window=len(known))
+        domain = Domain.of(column, kind)
+        return lambda rows: Spread(np.full(len(rows), middle), np.ones(len(rows)), errors, domain)
     frequent = column.value_counts(normalize=True)[:MOST_LEVELS]
     frequent = frequent[frequent > 0]
     return lambda rows: Odds(
@@ -73,13 +71,28 @@ HOWS: dict[str, Callable[[pd.Series[Any], str, Array, Features, int], Filler]] =
 def _numbers(
     column: pd.Series[Any], kind: str, seen: Array, others: Array, features: Features, seed: int
 ) -> Filler:
-    """A regression, with the errors it makes on rows that are held out."""
-    truth = values_of(column).numbers.astype(float)
+    """A regression, with the errors it makes on rows that are held out.
+
+    How large they are is learned too: they depend on the row, and on which of its other cells are missing.
+    """
+    truth, codes = values_of(column).numbers.astype(float), features.categorical[others]
     order = np.random.default_rng(seed).permutation(len(truth))
     held, rest = np.split(order, [min(MOST_HELD_OUT, max(10, int(HELD_OUT * len(order))))])
-    trees = fit_trees(seen[rest], truth[rest], features.categorical[others], seed=seed)
-    errors, domain = Errors.of(trees.predict(seen[held]), truth[held]), Domain.of(column, kind)
-    return lambda rows: Spread(trees.predict(rows[:, others]), errors, domain)
+    trees = fit_trees(seen[rest], truth[rest], codes, seed=seed)
+    predicted = trees.predict(seen[held])
+    missed, known = truth[held] - predicted, seen[held]
+    scale, scaled = _scale(known, np.abs(missed), codes, seed), np.empty(len(held))
+    first = np.arange(len(held)) % 2 == 0
+    for half in (first, ~first):  # by the scale that the other half tells, which did not see these errors
+        scaled[half] = missed[half] / _scale(known[~half], np.abs(missed[~half]), codes, seed)(known[half])
+    errors, domain = Errors.of(predicted, scaled), Domain.of(column, kind)
+    return lambda rows: Spread(trees.predict(rows[:, others]), scale(rows[:, others]), errors, domain)
+
+
+def _scale(X: Array, size: Array, codes: Array, seed: int) -> Callable[[Array], Array]:
+    """How large errors are, told from few rows and therefore by few trees."""
+    trees, least = fit_trees(X, size, codes, rounds=30, seed=seed), size.mean() / 20 + np.finfo(float).tiny
+    return lambda rows: np.maximum(trees.predict(rows), least)
 
 
 def _with_gaps(X: Array, rng: np.random.Generator) -> Array:

@@ -151,6 +151,7 @@ class Table:
         Args:
             source: the table.
             label: the column that holds the classes; it is left out of the cells, and so only probes see it.
+                "" where there is none, and all columns are learned.
             column: none: a row's columns all belong to it.
             max_bad: without effect: rows that cannot be read are an error.
             cache: without effect: tables lie in memory.
@@ -165,7 +166,8 @@ class Table:
                 f"a table's samples are its rows: leave out column {column!r}, or name it in drop"
             )
         frame = to_frame(source, least=2 if self._coder is None else 1)
-        label = label or usual_label(source, frame) or (self.label if self.label in frame.columns else None)
+        if label is None:
+            label = usual_label(source, frame) or (self.label if self.label in frame.columns else None)
         aside = [*([label] if label else []), *drop]
         for name in aside:
             self._check_aside(frame, name)
@@ -179,7 +181,7 @@ class Table:
         names = [f"row {row}" if isinstance(frame.index, pd.RangeIndex) else str(row) for row in frame.index]
         table = frame[aside].reset_index(drop=True).drop(columns="name", errors="ignore")
         table.insert(0, "name", unique(names))
-        return Rows(features, table, label)
+        return Rows(features, table, label or None)
 
     def fit(self, dataset: Rows, plan: ViewPlan | None = None) -> Table:
         """The same modality with the data's schema and scales, and ``plan`` if given; tells the schema."""

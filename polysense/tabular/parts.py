@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 import pandas as pd
 
 from polysense.errors import PolysenseError
@@ -15,13 +17,7 @@ from polysense.tabular.writing import separator
 
 
 class Parts(Protocol):
-    """Frames of consecutive rows of a file; all have the same columns and types.
-
-    ``metadata`` is what a Parquet file says about its columns, such as their types in pandas.
-    """
-
-    @property
-    def metadata(self) -> dict[bytes, bytes]: ...
+    """Frames of consecutive rows of a file; all have the same columns and types."""
 
     def __iter__(self) -> Iterator[pd.DataFrame]: ...
 
@@ -43,15 +39,13 @@ def parts_of(data: Any, rows: int) -> Parts | None:
 
 
 class ParquetParts:
-    """The rows of a Parquet file, in Arrow's types; dictionaries become categoricals of all their levels."""
+    """The rows of a Parquet file, in the types that pandas reads it in when it is read whole.
+
+    An index that pandas kept is a column like others.
+    """
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path, self.rows = path, rows
-
-    @property
-    def metadata(self) -> dict[bytes, bytes]:
-        """What the file says about its columns."""
-        return self._open().schema_arrow.metadata or {}
 
     def several(self) -> bool:
         """Whether there is more than one part."""
@@ -70,19 +64,6 @@ class ParquetParts:
         if pending:
             yield self._frame(pa.Table.from_batches(pending))
 
-    @cached_property
-    def _categories(self) -> dict[str, pd.CategoricalDtype]:
-        """The types of the categoricals, with the levels of all parts in their order."""
-        import pyarrow as pa
-
-        fields = {field.name: field.type for field in self._open().schema_arrow}
-        names = [name for name, kind in fields.items() if pa.types.is_dictionary(kind)]
-        levels: dict[str, dict[Any, None]] = {name: {} for name in names}
-        for batch in self._open().iter_batches(self.rows, columns=names) if names else ():
-            for name in names:
-                levels[name].update(dict.fromkeys(batch.column(name).dictionary.to_pylist()))
-        return {name: pd.CategoricalDtype(list(levels[name]), fields[name].ordered) for name in names}
-
     def _open(self) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -93,14 +74,43 @@ class ParquetParts:
             raise PolysenseError(f"cannot read {self.path}: {str(error).splitlines()[0]}") from error
 
     def _frame(self, table: Any) -> pd.DataFrame:
+        frame: pd.DataFrame = table.replace_schema_metadata(self._metadata).to_pandas()
+        return frame.astype(self._types)
+
+    @cached_property
+    def _metadata(self) -> dict[bytes, bytes]:
+        """What pandas noted about the types, without an index."""
+        noted = json.loads((self._open().schema_arrow.metadata or {}).get(b"pandas", b"{}"))
+        return {b"pandas": json.dumps(noted | {"index_columns": []}).encode()} if noted else {}
+
+    @cached_property
+    def _types(self) -> dict[str, Any]:
+        """The type of each column: one with gaps is the same in a part that has none."""
+        empty = self._open().schema_arrow.with_metadata(self._metadata).empty_table().to_pandas()
+        types: dict[str, Any] = {name: empty[name].dtype for name in empty} | self._categories()
+        for name, dtype in types.items():
+            if isinstance(dtype, np.dtype) and dtype.kind in "iub" and self._has_gaps(name):
+                types[name] = "boolean" if dtype.kind == "b" else "float64"
+        return types
+
+    def _has_gaps(self, name: str) -> bool:
+        """Whether a column's statistics do not rule out missing cells."""
+        about = self._open().metadata
+        at = self._open().schema_arrow.get_field_index(name)
+        groups = [about.row_group(group).column(at).statistics for group in range(about.num_row_groups)]
+        return any(statistics is None or statistics.null_count != 0 for statistics in groups)
+
+    def _categories(self) -> dict[str, pd.CategoricalDtype]:
+        """The types of the categoricals, with the levels of all parts in their order."""
         import pyarrow as pa
 
-        def keep(kind: Any) -> Any:
-            return None if pa.types.is_dictionary(kind) else pd.ArrowDtype(kind)
-
-        plain = table.replace_schema_metadata({})  # an index that pandas kept is a column like others
-        frame: pd.DataFrame = plain.to_pandas(types_mapper=keep)
-        return frame.astype(self._categories)
+        kinds = {field.name: field.type for field in self._open().schema_arrow}
+        names = [name for name, kind in kinds.items() if pa.types.is_dictionary(kind)]
+        levels: dict[str, dict[Any, None]] = {name: {} for name in names}
+        for batch in self._open().iter_batches(self.rows, columns=names) if names else ():
+            for name in names:
+                levels[name].update(dict.fromkeys(batch.column(name).dictionary.to_pylist()))
+        return {name: pd.CategoricalDtype(list(levels[name]), kinds[name].ordered) for name in names}
 
 
 class TextParts:
@@ -111,11 +121,6 @@ class TextParts:
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path, self.rows = path, rows
-
-    @property
-    def metadata(self) -> dict[bytes, bytes]:
-        """Text says nothing."""
-        return {}
 
     def several(self) -> bool:
         """Whether there is more than one part."""
@@ -158,7 +163,7 @@ class TextParts:
             return separator(self.path)
 
 
-def write_parts(parts: Iterable[pd.DataFrame], path: Path, metadata: dict[bytes, bytes]) -> None:
+def write_parts(parts: Iterable[pd.DataFrame], path: Path) -> None:
     """Write frames of the same columns and types below each other."""
     if path.suffix.lower() != ".parquet":
         for at, part in enumerate(parts):
@@ -172,7 +177,6 @@ def write_parts(parts: Iterable[pd.DataFrame], path: Path, metadata: dict[bytes,
         for part in parts:
             schema = writer.schema if writer else None
             table = pa.Table.from_pandas(part, schema=schema, preserve_index=False)
-            table = table.replace_schema_metadata(metadata)
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table)
     finally:

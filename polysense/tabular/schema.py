@@ -210,11 +210,11 @@ def _column(values: pd.Series[Any], kind: str | None) -> Column:
 
 
 def _kind(values: pd.Series[Any], found: Family) -> str:
+    if found == "number":
+        return _number_kind(as_floats(values.dropna()), len(values))
     different = values.nunique()
     if different <= 1:
         return "constant"
-    if found == "number":
-        return _number_kind(as_floats(values.dropna()), len(values))
     if found == "category":
         if values.dtype.ordered:  # type: ignore[union-attr]
             return "ordinal"
@@ -223,6 +223,8 @@ def _kind(values: pd.Series[Any], found: Family) -> str:
 
 
 def _number_kind(numbers: np.ndarray[Any, Any], rows: int) -> str:
+    if not len(numbers) or numbers.min() == numbers.max():
+        return "constant"
     if (numbers != np.round(numbers)).any():
         return "number"
     run = numbers.max() - numbers.min() == rows - 1 and len(np.unique(numbers)) == rows

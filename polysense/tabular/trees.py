@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from polysense.errors import PolysenseError
-from polysense.tabular.augment.values import is_quantity
+from polysense.tabular.augmentation.values import is_quantity
 from polysense.tabular.columns import as_dates, as_floats
 from polysense.tabular.schema import LEVELLED, Schema
 
@@ -80,14 +80,16 @@ class Features:
         return mask
 
 
-def fit_trees(X: Array, y: Array, categorical: Array, *, classes: int = 0, seed: int = 0) -> Any:
+def fit_trees(
+    X: Array, y: Array, categorical: Array, *, classes: int = 0, rounds: int = 200, seed: int = 0
+) -> Any:
     """A regressor or, with ``classes``, a classifier; of many classes each gets fewer, larger steps."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     common = {"categorical_features": categorical if categorical.any() else None, "random_state": seed}
     if not classes:
-        return HistGradientBoostingRegressor(max_iter=200, **common).fit(X, y)
-    rounds = int(np.clip(800 / classes, 10, 100))
+        return HistGradientBoostingRegressor(max_iter=rounds, **common).fit(X, y)
+    rounds = int(np.clip(800 / classes, 10, min(rounds, 100)))
     return HistGradientBoostingClassifier(
         max_iter=rounds, learning_rate=min(0.3, 10 / rounds), early_stopping=False, **common
     ).fit(X, y)
