@@ -119,7 +119,7 @@ def _hits(encoder: Towers, modality: Paired, dataset: Pairs, device: torch.devic
         asked, answers = (_owners(dataset.members[part], things, len(vectors[part])) for part in (a, b))
         ranks = match_ranks(vectors[a], asked, vectors[b], answers)
         ranks = ranks[ranks > 0]
-        hits |= {f"{a}_to_{b}_at_{k}": (ranks <= k).numpy() for k in _AT} if len(ranks) else {}
+        hits |= {f"recall_{a}_to_{b}_at_{k}": (ranks <= k).numpy() for k in _AT} if len(ranks) else {}
     if dataset.label is not None and _TEXT in modality.parts:
         hits |= _zeroshot(encoder, modality, dataset, vectors, device)
     encoder.train(was)
@@ -194,7 +194,7 @@ def _chance(dataset: Pairs, results: Mapping[str, Mapping[str, float]]) -> dict[
     for a, b in permutations(owners, 2):
         right = owners[b][owners[b] >= 0].bincount(minlength=int(things.max()) + 1)[owners[a]].float()
         missed = 1 - right[right > 0] / len(owners[b])
-        expected |= {f"{a}_to_{b}_at_{k}": 100 * float((1 - missed**k).mean()) for k in _AT}
+        expected |= {f"recall_{a}_to_{b}_at_{k}": 100 * float((1 - missed**k).mean()) for k in _AT}
     if dataset.label is not None:
         classes = dataset.table[dataset.label].nunique()
         zeroshot = [metric for row in results.values() for metric in row if metric.startswith("zeroshot")]

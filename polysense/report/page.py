@@ -25,7 +25,14 @@ ENCODERS = {
 }
 # What pretraining has to beat to be worth its while.
 RIVALS = {"untrained": "the untrained encoder", "pixels": "raw pixels"}
-PROBES = {"knn": "kNN", "linear": "Linear", "mlp": "MLP", "finetune": "Fine-tuned"}
+PROBES = {
+    "knn": "kNN",
+    "linear": "Linear",
+    "mlp": "MLP",
+    "finetune": "Fine-tuned",
+    "recall": "Recall",
+    "zeroshot": "Zero-shot",
+}
 WORDS = {**PROBES, "rankme": "RankMe"}
 LOWER_IS_BETTER = {"loss", "error", "mse", "mae", "rmse", "perplexity"}
 
@@ -290,6 +297,8 @@ def _named(config: Mapping[str, Any], key: str) -> str:
     value = config.get(key)
     if isinstance(value, Mapping):
         value = next((value[inner] for inner in ("name", "source", "path") if value.get(inner)), None)
+    if isinstance(value, Mapping):  # a tower for each part
+        value = " + ".join(map(str, value.values()))
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     text = str(value or f"unnamed {key}").rstrip("/")

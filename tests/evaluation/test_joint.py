@@ -73,12 +73,12 @@ def stage() -> tuple[Paired, Pairs, Towers]:
 def test_right_towers_find_everything(stage: tuple[Paired, Pairs, Towers]) -> None:
     modality, pairs, towers = stage
     found = judge_joint({"pretrained": towers}, modality, pairs)
-    assert found.results["pretrained"]["image_to_text_at_1"] == 100
-    assert found.results["pretrained"]["text_to_image_at_1"] == 100
+    assert found.results["pretrained"]["recall_image_to_text_at_1"] == 100
+    assert found.results["pretrained"]["recall_text_to_image_at_1"] == 100
     assert found.results["pretrained"]["zeroshot_image"] == 100
     assert found.results[CHANCE] == {
         **{
-            f"{way}_at_{k}": min(100.0, 25.0 * k) if k == 1 else pytest.approx(100 * (1 - 0.75**k))
+            f"recall_{way}_at_{k}": min(100.0, 25.0 * k) if k == 1 else pytest.approx(100 * (1 - 0.75**k))
             for way in ("image_to_text", "text_to_image")
             for k in (1, 5, 10)
         },
@@ -95,20 +95,25 @@ def test_words_for_other_colours_find_the_wrong_pictures(stage: tuple[Paired, Pa
     heads = {"image": Pooled(), "text": Pooled()}
     wrong = Towers({"image": MeanColour(), "text": ColourWords(text, turned)}, heads, dim=3)
     found = judge_joint({"pretrained": wrong}, modality, pairs).results["pretrained"]
-    assert found["image_to_text_at_1"] == found["text_to_image_at_1"] == found["zeroshot_image"] == 0
+    assert (
+        found["recall_image_to_text_at_1"]
+        == found["recall_text_to_image_at_1"]
+        == found["zeroshot_image"]
+        == 0
+    )
 
 
 def test_samples_of_one_identity_answer_for_each_other(stage: tuple[Paired, Pairs, Towers]) -> None:
     modality, pairs, towers = stage
     same = Pairs(pairs.parts, pairs.members, pairs.table.assign(thing=["a", "a", "b", "c"]), identity="thing")
     chance = judge_joint({"pretrained": towers}, modality, same).results[CHANCE]
-    assert chance["image_to_text_at_1"] == pytest.approx(100 * (2 * 0.5 + 2 * 0.25) / 4)
+    assert chance["recall_image_to_text_at_1"] == pytest.approx(100 * (2 * 0.5 + 2 * 0.25) / 4)
 
 
 def test_the_verdict_takes_pairs_by_itself(stage: tuple[Paired, Pairs, Towers]) -> None:
     modality, pairs, towers = stage
     _, content = verdict({"pretrained": towers}, modality, pairs, Protocol())
-    assert content["results"]["pretrained"]["image_to_text_at_1"] == 100
+    assert content["results"]["pretrained"]["recall_image_to_text_at_1"] == 100
     assert "trained on" in content["notes"][0]
 
 
