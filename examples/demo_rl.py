@@ -28,7 +28,7 @@ from polysense.rl.probing import principal_projection
 from polysense.rl.rendering import cartpole
 
 GAME, SIZE = "CartPole-v1", 48
-FRAMES, PRETRAINING, PLAY, SEEDS = 8000, 200, 10_000, 2
+FRAMES, PRETRAINING, PLAY, SEEDS = 8000, 300, 20_000, 2
 RECIPES = {"state_contrast": {"ahead": 2}, "spr": {"ahead": 2}}
 
 Encode = Callable[[Tensor], Tensor]
