@@ -22,10 +22,9 @@ from torch.nn import functional
 
 import polysense
 from benchmarks.common import environment, report
-from polysense.evaluation.features import extract_raw
+from polysense.evaluation.features import embed_all, extract_raw
 from polysense.evaluation.judge import judge
 from polysense.evaluation.protocol import Protocol
-from polysense.evaluation.verdict import embed_all
 from polysense.modalities.base import Dataset
 from polysense.modalities.builtin import builtin
 from polysense.modalities.text.sources import read_texts

@@ -20,6 +20,7 @@ from polysense.errors import PolysenseError
 from polysense.evaluation.joint import TEMPLATES, Templates, class_vectors
 from polysense.job import read_dataset
 from polysense.modalities.base import Dataset
+from polysense.tabular.writing import write_frame
 
 TILE = 128
 """The side of a picture in a grid of search results, in pixels."""
@@ -86,12 +87,14 @@ def zeroshot(
     $ polysense zeroshot runs/clip photos --classes cat,dog,bird
     $ polysense zeroshot runs/clip photos --classes names.txt --out classes.csv
     """
+    if out is not None and Path(out).suffix not in (".csv", ".parquet"):
+        raise PolysenseError(f"cannot write {Path(out).name!r}; end it in .csv or .parquet")
     given = Path(classes)
     named = given.read_text(encoding="utf-8").splitlines() if given.is_file() else classes.split(",")
     listed = [name.strip() for name in named if name.strip()]
     found = classify(run, data, listed, templates=_templates(templates), max_bad=max_bad)
     if out is not None:
-        _write_table(found, Path(out))
+        write_frame(found, Path(out))
     return found
 
 
@@ -173,17 +176,3 @@ def _templates(path: str | None) -> Sequence[str]:
     if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise PolysenseError(f'{path} is no JSON list of texts; write ["a picture of {{}}", ...]')
     return listed
-
-
-def _write_table(table: pd.DataFrame, out: Path) -> None:
-    """A table as CSV or Parquet, whole or not at all."""
-    if out.suffix not in (".csv", ".parquet"):
-        raise PolysenseError(f"cannot write {out.name!r}; end it in .csv or .parquet")
-
-    def write(beside: Path) -> None:
-        if out.suffix == ".csv":
-            table.to_csv(beside, index=False)
-        else:
-            table.to_parquet(beside, index=False)
-
-    write_whole(out, write)

@@ -14,8 +14,8 @@ from torch import Tensor
 from polysense.deployment.folder import write_whole
 from polysense.deployment.run import Run
 from polysense.encoders.towers import Towers, of_part
+from polysense.evaluation.features import embed_all
 from polysense.evaluation.knn import unit_rows
-from polysense.evaluation.verdict import embed_all
 from polysense.modalities.base import Dataset, Modality, View
 from polysense.modalities.pairs.modality import Paired
 

@@ -14,12 +14,11 @@ from torch.nn import functional
 
 from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
-from polysense.evaluation.features import extract
+from polysense.evaluation.features import embed_all
 from polysense.evaluation.judge import Hits, Judgement, intervals, percent
 from polysense.evaluation.protocol import class_codes, identity_codes
 from polysense.evaluation.retrieval import match_ranks
-from polysense.modalities.base import View
-from polysense.modalities.pairs.dataset import Members, Pairs
+from polysense.modalities.pairs.dataset import Pairs
 from polysense.modalities.pairs.modality import Paired
 
 TEMPLATES = ("{}", "a picture of {}", "an icon of {}")
@@ -112,31 +111,20 @@ def _prompts(name: str, templates: Templates) -> list[str]:
 def _hits(encoder: Towers, modality: Paired, dataset: Pairs, device: torch.device | str) -> Hits:
     was = encoder.training
     encoder.to(device).eval()
-    vectors = {part: _embed_part(encoder, modality, dataset, part, device) for part in dataset.parts}
-    things = torch.from_numpy(_things(dataset))
+    vectors = {
+        part: embed_all(encoder.of(part), modality.part(part), rows, device)
+        for part, rows in dataset.parts.items()
+    }
+    owners = _owners(dataset, torch.from_numpy(_things(dataset)))
     hits: Hits = {}
     for a, b in permutations(dataset.parts, 2):
-        asked, answers = (_owners(dataset.members[part], things, len(vectors[part])) for part in (a, b))
-        ranks = match_ranks(vectors[a], asked, vectors[b], answers)
+        ranks = match_ranks(vectors[a], owners[a], vectors[b], owners[b])
         ranks = ranks[ranks > 0]
         hits |= {f"recall_{a}_to_{b}_at_{k}": (ranks <= k).numpy() for k in _AT} if len(ranks) else {}
     if dataset.label is not None and _TEXT in modality.parts:
         hits |= _zeroshot(encoder, modality, dataset, vectors, device)
     encoder.train(was)
     return hits
-
-
-def _embed_part(
-    encoder: Towers, modality: Paired, dataset: Pairs, part: str, device: torch.device | str
-) -> Tensor:
-    """Every row of one part in the shared space, ``[N, dim]``."""
-    tower = encoder.of(part).to(device).eval()
-
-    def pooled(view: View) -> Tensor:
-        embedded: Tensor = tower(view.data).pooled
-        return embedded
-
-    return extract(pooled, modality.part(part), dataset.parts[part], device=device, progress=True)
 
 
 def _zeroshot(
@@ -160,14 +148,14 @@ def _zeroshot(
     if len({clean(name) for name in classes}) < max(2, len(classes)):
         return {}
     names = class_vectors(embed, classes)
+    rights = _owners(dataset, torch.from_numpy(codes))
     hits: Hits = {}
     for part in dataset.parts:
         if part == _TEXT:
             continue
-        right = _owners(dataset.members[part], torch.from_numpy(codes), len(vectors[part]))
-        known = right >= 0
+        known = rights[part] >= 0
         guessed = (vectors[part][known] @ names.T).argmax(1)
-        hits[f"zeroshot_{part}"] = (guessed == right[known]).numpy()
+        hits[f"zeroshot_{part}"] = (guessed == rights[part][known]).numpy()
     return hits
 
 
@@ -178,19 +166,21 @@ def _things(dataset: Pairs) -> NDArray[np.int64]:
     return identity_codes(dataset.table, dataset.identity)
 
 
-def _owners(members: Members, of_sample: Tensor, rows: int) -> Tensor:
-    """``[rows]``: what is known of the sample that each row of a part belongs to; -1 for no sample."""
-    owner = torch.full((rows,), -1)
-    samples = torch.repeat_interleave(torch.from_numpy(members.counts))
-    owner[torch.from_numpy(members.rows)] = of_sample[samples]
-    return owner
+def _owners(dataset: Pairs, of_sample: Tensor) -> dict[str, Tensor]:
+    """For each row of each part what is known of the sample that it belongs to; -1 for no sample."""
+    owners = {}
+    for part, members in dataset.members.items():
+        owners[part] = torch.full((len(dataset.parts[part]),), -1)
+        samples = torch.repeat_interleave(torch.from_numpy(members.counts))
+        owners[part][torch.from_numpy(members.rows)] = of_sample[samples]
+    return owners
 
 
 def _chance(dataset: Pairs, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """What drawing blindly gets: at least one right answer among k draws."""
     things = torch.from_numpy(_things(dataset))
     expected: dict[str, float] = {}
-    owners = {part: _owners(dataset.members[part], things, len(one)) for part, one in dataset.parts.items()}
+    owners = _owners(dataset, things)
     for a, b in permutations(owners, 2):
         right = owners[b][owners[b] >= 0].bincount(minlength=int(things.max()) + 1)[owners[a]].float()
         missed = 1 - right[right > 0] / len(owners[b])

@@ -7,15 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from polysense.encoders.base import Encoder
 from polysense.encoders.towers import Towers
-from polysense.evaluation.features import extract, extract_raw
+from polysense.evaluation.features import embed_all, extract_raw
 from polysense.evaluation.joint import judge_joint
 from polysense.evaluation.judge import Judgement, judge
 from polysense.evaluation.protocol import Protocol
-from polysense.modalities.base import Dataset, Modality, View
+from polysense.modalities.base import Dataset, Modality
 from polysense.modalities.pairs.dataset import Pairs
 from polysense.modalities.pairs.modality import Paired
 
@@ -58,22 +57,6 @@ def verdict(
         "samples": len(dataset),
         "notes": judgement.notes,
     }
-
-
-def embed_all(
-    encoder: Encoder, modality: Modality, dataset: Dataset, device: torch.device | str = "cpu"
-) -> Tensor:
-    """The pooled embedding of every sample, ``[N, D]``, with the encoder in eval mode meanwhile."""
-    was = encoder.training
-    encoder.to(device).eval()
-
-    def pooled(view: View) -> Tensor:
-        embedded: Tensor = encoder(view.data).pooled
-        return embedded
-
-    features = extract(pooled, modality, dataset, device=device, progress=True)
-    encoder.train(was)
-    return features
 
 
 def _rounded(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

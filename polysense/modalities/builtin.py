@@ -114,6 +114,29 @@ def describe(name: str) -> Builtin:
     return replace(BUILTINS[name], evaluation=None) if options else BUILTINS[name]
 
 
+def builtins_for(modality: str) -> str:
+    """The names of the data sets of a modality, with commas between.
+
+    >>> builtins_for("table")
+    'builtin:weather, builtin:diamonds'
+    """
+    return ", ".join(PREFIX + name for name, about in BUILTINS.items() if about.modality == modality)
+
+
+def describe_for(modality: str, name: str, samples: str) -> Builtin:
+    """As :func:`describe`, for readers of one modality; ``samples`` is what these are called.
+
+    Raises:
+        PolysenseError: for data of another modality.
+    """
+    about = describe(name)
+    if about.modality != modality:
+        raise PolysenseError(
+            f"{name} holds no {samples} but data for {about.modality!r}; {samples}: {builtins_for(modality)}"
+        )
+    return about
+
+
 def builtin(name: str) -> pd.DataFrame:
     """Read a data set that comes with the package; names are as for :func:`describe`.
 

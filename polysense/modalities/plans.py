@@ -36,6 +36,31 @@ def view_settings(
     return [_override(base, turn) for turn in turns], _override(localise(base), local)
 
 
+def check_setting(name: str, value: object, most: float, expected: str) -> None:
+    """Refuse a view setting that is no number from 0 to ``most``; ``expected`` says in words what it is."""
+    if not isinstance(value, int | float) or not 0 <= value <= most:
+        raise out_of_range(name, value, expected)
+
+
+def setting_range(
+    name: str, value: object, fits: Callable[[float], bool], expected: str
+) -> tuple[float, float]:
+    """A view setting of two numbers, the smaller first, whose smaller one ``fits``."""
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 2
+        or not all(isinstance(end, int | float) for end in value)
+        or not (fits(value[0]) and value[0] <= value[1])
+    ):
+        raise out_of_range(name, value, expected)
+    return float(value[0]), float(value[1])
+
+
+def out_of_range(name: str, value: object, expected: str) -> PolysenseError:
+    """The error for a view setting that is not what it should be."""
+    return PolysenseError(f"the view setting {name!r} is {value!r}; give {expected}")
+
+
 def plan_settings(plan: ViewPlan, modality: str) -> dict[str, Any]:
     """A plan as plain values, with the options of one modality.
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,19 @@ def read_table(path: Path, encoding: str = "utf-8") -> Rows:
         raise PolysenseError(f"cannot read {path} as a table: {str(error).splitlines()[0]}") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def read_whole_table(path: Path) -> pd.DataFrame:
+    """As :func:`read_table`, where no row may be left out.
+
+    Raises:
+        PolysenseError: for a file that is no such table, or the first row that cannot be read.
+    """
+    rows = read_table(path)
+    if rows.bad:
+        row, reason = rows.bad[0]
+        raise PolysenseError(f"cannot read {path} as a table: {row} {reason}; mend it")
+    return rows.frame
 
 
 def _from_csv(text: str, delimiter: str, encoding: str) -> Rows:
@@ -129,6 +142,33 @@ def _from_json_lines(text: str) -> Rows:
     if not records:
         raise ValueError("no line of it is a JSON object")
     return Rows(pd.DataFrame(records), bad)
+
+
+def media_column(
+    frame: pd.DataFrame, place: str, column: str | None, fits: Callable[[Any], bool], samples: str
+) -> str:
+    """The column that holds the samples: the one named, or the only one with cells that fit.
+
+    Raises:
+        PolysenseError: when there is no such column, or several fit.
+    """
+    if column is not None:
+        if column not in frame.columns:
+            raise unknown("column", column, map(str, frame.columns))
+        return column
+    columns = [str(name) for name in frame.columns if any(map(fits, frame[name].dropna().head(50)))]
+    if len(columns) == 1:
+        return columns[0]
+    names = ", ".join(map(str, columns or frame.columns))
+    found = f"more than one column with {samples}" if columns else f"no column with {samples} or their paths"
+    raise PolysenseError(f"{place} has {found} ({names}): name it with --column")
+
+
+def path_of(cell: Any) -> str | None:
+    """The path that a cell is, or tells beside its bytes; None where there is none."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("path")
+    return str(cell) if isinstance(cell, str | Path) else None
 
 
 # --- Hugging Face

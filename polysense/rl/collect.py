@@ -65,6 +65,9 @@ def collect(
     Raises:
         PolysenseError: for an unknown environment, one without pixels, observations that are not numbers,
             frames whose size changes, or a folder with other trajectories.
+
+    $ polysense collect CartPole-v1 --out frames
+    $ polysense pretrain frames --modality state --method state_contrast
     """
     for name, value in {"steps": steps, "size": size, "action_repeat": action_repeat}.items():
         if value < 1:

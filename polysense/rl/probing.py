@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
-from polysense.evaluation.features import extract, extract_raw
+from polysense.evaluation.features import embed_all, extract_raw
 from polysense.modalities.base import ViewPlan
 from polysense.rl.modality import States
 from polysense.rl.trajectories import Trajectories
@@ -47,7 +47,7 @@ def probe_states(
     truth = _truth(trajectories)
     episode = torch.tensor(trajectories.table["episode"].to_numpy(np.int64))
     features = {
-        name: _features(encoder, modality, trajectories, device) for name, encoder in encoders.items()
+        name: embed_all(encoder, modality, trajectories, device) for name, encoder in encoders.items()
     }
     test = _test_rows(episode)
     pixels = extract_raw(modality, trajectories, device=device)
@@ -144,17 +144,6 @@ def principal_projection(examples: Tensor, count: int) -> Callable[[Tensor], Ten
         torch.manual_seed(0)  # the decomposition starts from random vectors
         _, _, directions = torch.pca_lowrank(chosen, q=min(count + 10, *chosen.shape), center=False, niter=4)
     return lambda features: (features - mean) @ directions[:, :count]
-
-
-def _features(
-    encoder: Encoder, modality: States, trajectories: Trajectories, device: torch.device | str
-) -> Tensor:
-    was = encoder.training
-    encoder.to(device).eval()
-    try:
-        return extract(lambda view: encoder(view.data).pooled, modality, trajectories, device=device)
-    finally:
-        encoder.train(was)
 
 
 def _test_rows(episode: Tensor) -> Tensor:

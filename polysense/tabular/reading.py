@@ -9,9 +9,15 @@ from typing import Any
 import pandas as pd
 
 from polysense.errors import PolysenseError
-from polysense.modalities.builtin import BUILTINS, PREFIX, builtin, describe
+from polysense.modalities.builtin import PREFIX, builtin, builtins_for, describe
 from polysense.modalities.files import no_such_path
-from polysense.modalities.tables import TABLE_SUFFIXES, Loaded, is_hugging_face, named_dataset, read_table
+from polysense.modalities.tables import (
+    TABLE_SUFFIXES,
+    Loaded,
+    is_hugging_face,
+    named_dataset,
+    read_whole_table,
+)
 from polysense.tabular.columns import family
 
 ACCEPTED = (
@@ -103,10 +109,9 @@ def _from_text(text: str) -> tuple[pd.DataFrame, str]:
     if loaded is not None:
         return _from_hugging_face(loaded)
     if text.startswith(PREFIX):
-        if describe(text).modality != "table":
-            tables = ", ".join(PREFIX + name for name, about in BUILTINS.items() if about.modality == "table")
+        if (other := describe(text).modality) != "table":
             raise PolysenseError(
-                f"{text} is no table but data for {describe(text).modality!r}; tables: {tables}"
+                f"{text} is no table but data for {other!r}; tables: {builtins_for('table')}"
             )
         return builtin(text), text
     path = Path(text).expanduser()
@@ -114,11 +119,8 @@ def _from_text(text: str) -> tuple[pd.DataFrame, str]:
         raise no_such_path(path)
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise PolysenseError(f"{path} is no table; give {ACCEPTED}")
-    rows = read_table(path)
-    if rows.bad:
-        row, reason = rows.bad[0]
-        raise PolysenseError(f"cannot read {path} as a table: {row} {reason}; mend it")
-    return (rows.frame if path.suffix.lower() == ".parquet" else with_dates(rows.frame)), str(path)
+    frame = read_whole_table(path)
+    return (frame if path.suffix.lower() == ".parquet" else with_dates(frame)), str(path)
 
 
 def _from_hugging_face(loaded: Loaded) -> tuple[pd.DataFrame, str]:

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 import polysense
 from polysense.encoders.base import Encoder
+from polysense.evaluation.features import embed_all
 from polysense.evaluation.judge import judge
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.rank import feature_spread
-from polysense.evaluation.verdict import embed_all
 from polysense.training.checkpoints import Checkpoints
 
 MEAN = {"encoder_options": {"pool": 1}}  # the places that "small" keeps are a strong start untrained

@@ -15,13 +15,15 @@ from polysense.errors import PolysenseError, unknown
 from polysense.modalities.audio.decode import SUFFIXES, Clip, named_as_sound
 from polysense.modalities.audio.store import Listing, Sounds, decode_all
 from polysense.modalities.bad import tell_bad
-from polysense.modalities.builtin import BUILTINS, PREFIX, builtin, describe
+from polysense.modalities.builtin import PREFIX, builtin, describe_for
 from polysense.modalities.files import files_in, folder_table, no_such_path, unique
 from polysense.modalities.tables import (
     TABLE_SUFFIXES,
     Loaded,
     is_hugging_face,
+    media_column,
     named_dataset,
+    path_of,
     read_table,
     usual_label,
 )
@@ -155,19 +157,14 @@ def _from_frame(frame: pd.DataFrame, place: str, column: str | None, folder: Pat
     """One sound per row; paths are relative to ``folder``; the other columns go into the table."""
     if frame.empty:
         raise PolysenseError(f"{place} has no rows")
-    column = _sound_column(frame, place) if column is None else column
-    if column not in frame.columns:
-        raise unknown("column", column, map(str, frame.columns))
+    column = media_column(frame, place, column, _is_sound, "sounds")
     cells = list(frame[column])
-    table = _with_names(frame.drop(columns=column).reset_index(drop=True), [_path(cell) for cell in cells])
+    table = _with_names(frame.drop(columns=column).reset_index(drop=True), list(map(path_of, cells)))
     return Listing([_resolved(cell, folder) for cell in cells], table, usual_label(table))
 
 
 def _from_builtin(name: str, column: str | None) -> Listing:
-    about = describe(name)
-    if about.modality != "audio":
-        sounds = ", ".join(PREFIX + known for known, other in BUILTINS.items() if other.modality == "audio")
-        raise PolysenseError(f"{name} holds no sounds but data for {about.modality!r}; sounds: {sounds}")
+    about = describe_for("audio", name, "sounds")
     frame = builtin(name)
     # the folder of a prompt says what kind it is; most are sentences, and lie in none
     frame["kind"] = frame["prompt"].str.rpartition("/")[0].replace("", "sentence")
@@ -189,15 +186,6 @@ def _from_hugging_face(loaded: Loaded, column: str | None) -> Listing:
     return Listing([row[column] for row in kept], _with_names(table, [None] * len(table)), label)
 
 
-def _sound_column(frame: pd.DataFrame, place: str) -> str:
-    columns = [str(name) for name in frame.columns if any(map(_is_sound, frame[name].dropna().head(50)))]
-    if len(columns) == 1:
-        return columns[0]
-    names = ", ".join(map(str, columns or frame.columns))
-    found = "more than one column with sounds" if columns else "no column with sounds or their paths"
-    raise PolysenseError(f"{place} has {found} ({names}): name it with --column")
-
-
 def _is_sound(value: Any) -> bool:
     if isinstance(value, str | Path):
         return named_as_sound(value)
@@ -213,12 +201,6 @@ def _resolved(cell: Any, folder: Path) -> Any:
     if isinstance(cell, str | Path):
         return folder / cell
     return None if pd.api.types.is_scalar(cell) and pd.isna(cell) else cell
-
-
-def _path(cell: Any) -> str | None:
-    if isinstance(cell, Mapping):
-        cell = cell.get("path")
-    return str(cell) if isinstance(cell, str | Path) else None
 
 
 def _with_names(table: pd.DataFrame, paths: Sequence[str | None]) -> pd.DataFrame:

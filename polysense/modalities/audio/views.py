@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from polysense.encoders.logmel import LogMel
-from polysense.errors import PolysenseError, unknown
+from polysense.errors import unknown
 from polysense.modalities.audio import mels, waves
+from polysense.modalities.plans import check_setting, out_of_range, setting_range
 
 FORMS = ("mel", "waves")
 
@@ -83,36 +83,23 @@ class ViewSettings:
     form: str = "mel"
 
     def __post_init__(self) -> None:
-        for name in ("speed_range", "reverb_seconds", "resize_range"):
-            object.__setattr__(self, name, _range(name, getattr(self, name), least=1e-3))
-        object.__setattr__(self, "snr", _range("snr", self.snr, least=-math.inf))
+        for name in ("speed_range", "reverb_seconds", "resize_range", "snr"):
+            least = -math.inf if name == "snr" else 1e-3
+            ends = setting_range(
+                name, getattr(self, name), least.__le__, "two numbers in range, the smaller first"
+            )
+            object.__setattr__(self, name, ends)
         for name in ("speed", "pitch", "band", "reverb", "polarity", "background", "noise", "resize"):
-            self._check(name, 1, "a probability from 0 to 1")
+            check_setting(name, getattr(self, name), 1, "a probability from 0 to 1")
         for name in ("mixup", "frequency_mask", "time_mask"):
-            self._check(name, 1, "a share from 0 to 1")
+            check_setting(name, getattr(self, name), 1, "a share from 0 to 1")
         for name, unit in {"gain": "dB", "semitones": "semitones"}.items():
-            self._check(name, math.inf, f"{unit} from 0 up")
-        self._check("crop", math.inf, "seconds above 0")
+            check_setting(name, getattr(self, name), math.inf, f"{unit} from 0 up")
+        check_setting("crop", self.crop, math.inf, "seconds above 0")
         if not self.crop:
-            raise _out_of_range("crop", self.crop, "seconds above 0")
+            raise out_of_range("crop", self.crop, "seconds above 0")
         if self.form not in FORMS:
             raise unknown("form of sound", str(self.form), FORMS)
-
-    def _check(self, name: str, most: float, expected: str) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int | float) or not 0 <= value <= most:
-            raise _out_of_range(name, value, expected)
-
-
-def _range(name: str, value: Any, least: float) -> tuple[float, float]:
-    pair = isinstance(value, list | tuple) and len(value) == 2
-    if not pair or not all(isinstance(v, int | float) for v in value) or not least <= value[0] <= value[1]:
-        raise _out_of_range(name, value, "two numbers in range, the smaller first")
-    return float(value[0]), float(value[1])
-
-
-def _out_of_range(name: str, value: object, expected: str) -> PolysenseError:
-    return PolysenseError(f"the view setting {name!r} is {value!r}; give {expected}")
 
 
 class Spectrograms:

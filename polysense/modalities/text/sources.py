@@ -15,7 +15,7 @@ import pandas as pd
 
 from polysense.errors import PolysenseError, unknown
 from polysense.modalities.bad import Bad, check_bad, tell_bad
-from polysense.modalities.builtin import BUILTINS, PREFIX, builtin, describe
+from polysense.modalities.builtin import PREFIX, builtin, describe, describe_for
 from polysense.modalities.files import files_in, folder_table, is_broken, no_such_path, read_text, unique
 from polysense.modalities.tables import (
     TABLE_SUFFIXES,
@@ -197,10 +197,7 @@ def _from_file(path: Path, column: str | None, encoding: str) -> Listing:
 
 
 def _from_builtin(name: str, column: str | None) -> Listing:
-    about = describe(name)
-    if about.modality != "text":
-        texts = ", ".join(PREFIX + known for known, other in BUILTINS.items() if other.modality == "text")
-        raise PolysenseError(f"{name} holds no texts but data for {about.modality!r}; texts: {texts}")
+    describe_for("text", name, "texts")
     return _from_frame(builtin(name), name, column)
 
 

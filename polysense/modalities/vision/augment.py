@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from polysense.errors import PolysenseError
+from polysense.modalities.plans import check_setting, out_of_range, setting_range
 from polysense.modalities.vision import colour, geometry
 
 PART_VALUES = 2**20
@@ -51,33 +51,18 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         for name in ("scale", "ratio", "blur_sigma"):
-            object.__setattr__(self, name, _range(name, getattr(self, name)))
+            ends = setting_range(
+                name, getattr(self, name), lambda low: low > 0, "two positive numbers, the smaller first"
+            )
+            object.__setattr__(self, name, ends)
         if self.scale[1] > 1:
-            raise _out_of_range("scale", self.scale, "two shares of the picture's area, at most 1")
+            raise out_of_range("scale", self.scale, "two shares of the picture's area, at most 1")
         for name in ("flip", "vertical_flip", "jitter", "grey", "blur", "solarise", "channel_drop"):
-            self._check(name, 1, "a probability from 0 to 1")
+            check_setting(name, getattr(self, name), 1, "a probability from 0 to 1")
         for name in ("brightness", "contrast", "saturation"):
-            self._check(name, math.inf, "a number from 0 up")
-        self._check("hue", 0.5, "a number from 0 to 0.5")
-        self._check("rotation", 180, "degrees from 0 to 180")
-
-    def _check(self, name: str, most: float, expected: str) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int | float) or not 0 <= value <= most:
-            raise _out_of_range(name, value, expected)
-
-
-def _range(name: str, value: Sequence[float]) -> tuple[float, float]:
-    pair = (
-        isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-    )
-    if not pair or not 0 < value[0] <= value[1]:
-        raise _out_of_range(name, value, "two positive numbers, the smaller first")
-    return float(value[0]), float(value[1])
-
-
-def _out_of_range(name: str, value: object, expected: str) -> PolysenseError:
-    return PolysenseError(f"the view setting {name!r} is {value!r}; give {expected}")
+            check_setting(name, getattr(self, name), math.inf, "a number from 0 up")
+        check_setting("hue", self.hue, 0.5, "a number from 0 to 0.5")
+        check_setting("rotation", self.rotation, 180, "degrees from 0 to 180")
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from polysense.errors import PolysenseError, require, unknown
-from polysense.modalities.builtin import BUILTINS, PREFIX, builtin, describe
+from polysense.errors import PolysenseError, require
+from polysense.modalities.builtin import builtin, describe_for
 from polysense.modalities.files import unique
-from polysense.modalities.tables import Loaded, read_table, usual_label
+from polysense.modalities.tables import Loaded, media_column, path_of, read_whole_table, usual_label
 from polysense.modalities.vision.decode import UnreadableError, header, named_as_picture
 from polysense.modalities.vision.store import Listing
 
@@ -28,32 +28,21 @@ def from_frame(frame: pd.DataFrame, place: str, column: str | None, folder: Path
     """
     if frame.empty:
         raise PolysenseError(f"{place} has no rows")
-    column = _picture_column(frame, place) if column is None else column
-    if column not in frame.columns:
-        raise unknown("column", column, map(str, frame.columns))
+    column = media_column(frame, place, column, is_picture, "pictures")
     cells = [_cell(value) for value in frame[column]]
     items = [folder / cell if isinstance(cell, str | Path) else _resolved(cell, folder) for cell in cells]
     table = frame.drop(columns=column).reset_index(drop=True)
-    return Listing(items, _with_names(table, [_path(cell) for cell in cells]), place, usual_label(table))
+    return Listing(items, _with_names(table, list(map(path_of, cells))), place, usual_label(table))
 
 
 def from_table_file(path: Path, column: str | None) -> Listing:
     """A CSV, TSV, Parquet or JSONL file, whose paths are relative to the folder it lies in."""
-    rows = read_table(path)
-    if rows.bad:
-        row, reason = rows.bad[0]
-        raise PolysenseError(f"cannot read {path} as a table: {row} {reason}; mend it")
-    return from_frame(rows.frame, str(path.resolve()), column, path.resolve().parent)
+    return from_frame(read_whole_table(path), str(path.resolve()), column, path.resolve().parent)
 
 
 def from_builtin(name: str, column: str | None) -> Listing:
     """The pictures that come with the package."""
-    about = describe(name)
-    if about.modality != "image":
-        pictures = ", ".join(PREFIX + known for known, other in BUILTINS.items() if other.modality == "image")
-        raise PolysenseError(
-            f"{name} holds no pictures but data for {about.modality!r}; pictures: {pictures}"
-        )
+    about = describe_for("image", name, "pictures")
     listing = from_frame(builtin(name), name, column or "image")
     listing.label, listing.identity, listing.evaluation = about.label, about.identity, about.evaluation
     return listing
@@ -86,15 +75,6 @@ class _Column(Sequence[Any]):
         return self.dataset[index][self.name]
 
 
-def _picture_column(frame: pd.DataFrame, place: str) -> str:
-    columns = [str(name) for name in frame.columns if any(map(is_picture, frame[name].dropna().head(50)))]
-    if len(columns) == 1:
-        return columns[0]
-    names = ", ".join(map(str, columns or frame.columns))
-    found = "more than one column with pictures" if columns else "no column with pictures or their paths"
-    raise PolysenseError(f"{place} has {found} ({names}): name it with --column")
-
-
 def is_picture(value: Any) -> bool:
     """Whether a cell holds a picture, or the name of a file that ends like one."""
     if isinstance(value, str | Path):
@@ -118,12 +98,6 @@ def _resolved(cell: Any, folder: Path) -> Any:
     if isinstance(cell, Mapping) and cell.get("bytes") is None and cell.get("path") is not None:
         return folder / cell["path"]
     return cell
-
-
-def _path(cell: Any) -> str | None:
-    if isinstance(cell, Mapping):
-        cell = cell.get("path")
-    return str(cell) if isinstance(cell, str | Path) else None
 
 
 def _with_names(table: pd.DataFrame, paths: Sequence[str | None]) -> pd.DataFrame:
