@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 
 from polysense.conditions import Condition
 from polysense.errors import PolysenseError, unknown
+from polysense.modalities.shipped import shipped
 
 PREFIX = "builtin:"
 
@@ -156,8 +156,7 @@ def builtin(name: str) -> pd.DataFrame:
         from polysense.modalities.vision.scenes import scenes_with
 
         return scenes_with(options)
-    with as_file(files("polysense") / "data" / f"{plain}.parquet") as path:
-        frame = pd.read_parquet(path)
+    frame = shipped(plain)
     if not options:
         return frame
     rows = Condition(options, list(frame.columns)).mask(frame)

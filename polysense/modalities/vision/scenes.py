@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from polysense.errors import PolysenseError, unknown
-from polysense.modalities.builtin import builtin
+from polysense.modalities.shipped import shipped
 from polysense.modalities.vision.decode import decode
 
 Floats = NDArray[np.float32]
@@ -117,7 +117,7 @@ def _stickers() -> tuple[list[Image.Image], list[str], list[str]]:
 
     Their colours are multiplied by alpha ("RGBa"), so that no white comes in when they are resized.
     """
-    frame = builtin("emoji")
+    frame = shipped("emoji")
     stickers = cut_out(np.stack([decode(picture) for picture in frame["image"]]))
     area = (stickers[..., 3] > 127).mean((1, 2))
     useful = np.flatnonzero((area > 0.15) & (area < 0.95))
