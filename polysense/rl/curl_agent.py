@@ -21,6 +21,9 @@ from polysense.rl.augmented import AugmentedReplay, AugmentedSamples, CentreFeat
 ENCODER_MOMENTUM = 0.95
 """How much of the keys' encoder stays when it follows, every second update."""
 
+ADAM: dict[str, Any] = {"fused": True}
+"""One pass over a parameter and its state instead of many."""
+
 PUBLISHED: dict[type, dict[str, Any]] = {
     SAC: {
         "learning_rate": 1e-3,
@@ -67,6 +70,7 @@ def CURL(  # noqa: N802 - reads as the algorithm it makes
     policy = {
         "features_extractor_class": CentreFeatures,
         "features_extractor_kwargs": {"crop": crop, "dim": dim},
+        "optimizer_kwargs": ADAM,
         **({"net_arch": [1024, 1024]} if algorithm is SAC else {}),
         **options.pop("policy_kwargs", {}),
     }
@@ -93,8 +97,8 @@ class Contrast(nn.Module):
         self.encoder, self.keys = encoder, keys
         self.bilinear = nn.Parameter(torch.rand(dim, dim))
         self.loss = DotInfoNCE()
-        self.of_encoder = torch.optim.Adam(encoder.parameters(), lr)
-        self.of_all = torch.optim.Adam([*encoder.parameters(), self.bilinear], lr)
+        self.of_encoder = torch.optim.Adam(encoder.parameters(), lr, **ADAM)
+        self.of_all = torch.optim.Adam([*encoder.parameters(), self.bilinear], lr, **ADAM)
 
     def forward(self, anchors: Tensor, positives: Tensor) -> Tensor:
         """The loss of two crops of the same pictures, bytes ``[B, C, S, S]`` each."""
@@ -116,7 +120,12 @@ class Contrast(nn.Module):
 
 
 class Borrowed(nn.Module):
-    """Another's module, without gradient, and not among the parameters of whoever borrows it."""
+    """Another's module, without gradient, and not among the parameters of whoever borrows it.
+
+    ``made``: what it made last, for those who need the same.
+    """
+
+    made: Tensor
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -125,8 +134,8 @@ class Borrowed(nn.Module):
     @torch.no_grad()
     def forward(self, data: Tensor) -> Tensor:
         """What the module makes of it."""
-        made: Tensor = self._held[0](data)
-        return made
+        self.made = self._held[0](data)
+        return self.made
 
 
 class CurlPolicy(SACPolicy):
@@ -197,8 +206,8 @@ class CurlSAC(SAC):
 
     def _train_actor(self, observations: Tensor) -> None:
         actions, log_probability = self.actor.action_log_prob(observations)
-        with torch.no_grad():
-            features = self.critic.extract_features(observations, self.critic.features_extractor)
+        with torch.no_grad():  # the actor has just convolved the same pictures with the same weights
+            features = _trunk(self.critic)[1](_trunk(self.actor)[0].made)
         seen = torch.cat([features, actions], 1)
         value = torch.cat([q(seen) for q in self.critic.q_networks], 1).amin(1)
         loss = (self._temperature() * log_probability - value).mean()

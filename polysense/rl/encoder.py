@@ -38,7 +38,7 @@ class StateConv(Encoder):
             convolution = nn.Conv2d(given, width, 3, stride)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-            layers += [convolution, nn.ReLU()]
+            layers += [convolution, nn.ReLU(inplace=True)]
             side = (side - 3) // stride + 1
         if side < 1:
             raise PolysenseError(
