@@ -1,7 +1,9 @@
 """Where encoders look that no one told where things are: CorLoc and mask IoU on scenes.
 
-Every method trains the same encoder on the same scenes for the same time, and is asked where the
-objects of other scenes are; beside it stand the untrained encoder and two baselines without any.
+Every method trains its default encoder, or ``--encoder``, on the same scenes for ``--minutes``, or for
+``--steps``, which a busy machine does not change, and is asked where the objects of other scenes are.
+Beside it stand the untrained encoders, the pixels, and two baselines that look at colours or at nothing.
+The table goes to ``benchmarks/results/localise.md``, and with the machine to ``localise.json``.
 
     python -m benchmarks.localise --minutes 10 --encoder vit_nano
 """
@@ -25,6 +27,7 @@ from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
 from polysense.evaluation.discovery import Found, lost, token_cut
 from polysense.evaluation.localise import WAYS, Finder, centre, colour_contrast, localisation
+from polysense.methods.table import find
 from polysense.modalities.vision.modality import Vision
 from polysense.modalities.vision.sources import read_pictures
 from polysense.modalities.vision.store import Pictures
@@ -49,20 +52,27 @@ def training_scenes(given: argparse.Namespace) -> str:
     return f"builtin:scenes?count={given.count}&size={SIZE}&seed={SEED}"
 
 
+def encoder_of(method: str, given: argparse.Namespace) -> str:
+    """The encoder that the method trains: the one asked for, or its own default."""
+    return given.encoder or find(method).default_encoders.get("image", Vision.default_encoder)
+
+
 def train(method: str, given: argparse.Namespace) -> Run:
     """One encoder, trained by one method on scenes of the first seed."""
-    folder = Path(given.runs or tempfile.mkdtemp()) / f"{method}-{given.encoder}"
+    encoder = encoder_of(method, given)
+    folder = Path(given.runs or tempfile.mkdtemp()) / f"{method}-{encoder}"
     if (folder / "weights.safetensors").exists():
         return polysense.load(folder)
     run = polysense.pretrain(
         training_scenes(given),
         method=method,
-        encoder=given.encoder,
+        encoder=encoder,
         size=SIZE,
         out=folder,
         overwrite=True,
         batch_size=given.batch_size,
-        max_time=given.minutes,
+        steps=given.steps,
+        max_time=None if given.steps else given.minutes,
         judge=False,
         seed=SEED,
     )
@@ -94,33 +104,38 @@ def baselines(vision: Vision, scenes: Pictures, size: int) -> list[dict[str, Any
         return lost(*pixels(pictures))
 
     rows = [
-        {"features": "–", "found by": name, **localisation(find, vision, scenes)}
-        for name, find in BASELINES.items()
+        {"features": "–", "found by": name, **localisation(finder, vision, scenes)}
+        for name, finder in BASELINES.items()
     ]
-    for way, find in (("token_cut", cut), ("lost", fewest)):
-        rows.append({"features": "pixels", "found by": way, **localisation(find, vision, scenes, size=size)})
+    for way, finder in (("token_cut", cut), ("lost", fewest)):
+        rows.append(
+            {"features": "pixels", "found by": way, **localisation(finder, vision, scenes, size=size)}
+        )
     return rows
 
 
 def markdown(rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> str:
     """The table for the documentation."""
+    budget = f"{given.steps:,} steps" if given.steps else f"{given.minutes:g} min"
     about = (
-        f"`{given.encoder}`, {given.minutes:g} min each on {given.count:,} scenes of {SIZE} × {SIZE} pixels;"
+        f"{budget} of {given.batch_size} each on {given.count:,} scenes of {SIZE} × {SIZE} pixels;"
         f" {given.judged:,} other scenes, looked at with {given.look} × {given.look} pixels."
     )
-    lines = [about, "", "| features | found by | CorLoc | mask IoU | steps |", "|---|---|---:|---:|---:|"]
+    columns = ["features", "encoder", "found by", "CorLoc", "mask IoU", "steps"]
+    lines = [about, "", f"| {' | '.join(columns)} |", "|---|---|---|---:|---:|---:|"]
     for row in rows:
-        lines.append(
-            f"| {row['features']} | {row['found by']} | {row['corloc']:.1f} | {row['mask_iou']:.1f} |"
-        )
+        row = {**row, "CorLoc": f"{row['corloc']:.1f}", "mask IoU": f"{row['mask_iou']:.1f}"}
+        lines.append(f"| {' | '.join(str(row.get(column, '–')) for column in columns)} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Train, ask, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="of training for each method")
-    parser.add_argument("--encoder", default="vit_nano")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, default=10, help="of training for each method")
+    budget.add_argument("--steps", type=int, help="of training for each method, instead of minutes")
+    parser.add_argument("--encoder", help="for all methods, by default each method's own")
     parser.add_argument(
         "--methods", nargs="+", default=[name for name in METHODS if name in polysense.recipes()]
     )
@@ -135,14 +150,16 @@ def main() -> None:
     judged = read_pictures(f"builtin:scenes?count={given.judged}&size={SIZE}&seed={SEED + 1}", size=SIZE)
     vision = Vision(size=SIZE).fit(read_pictures(training_scenes(given), size=SIZE))
     rows = baselines(vision, judged, given.look)
-    torch.manual_seed(SEED)
-    rows += measure("untrained", vision.encoder(given.encoder), vision, judged, given.look)
+    for encoder in dict.fromkeys(encoder_of(method, given) for method in given.methods):
+        torch.manual_seed(SEED)
+        found = measure("untrained", vision.encoder(encoder), vision, judged, given.look)
+        rows += [{**row, "encoder": encoder} for row in found]
     for method in given.methods:
         run = train(method, given)
         assert isinstance(run.modality, Vision)
         steps = read_checkpoint(run.path)["global_step"]
         found = measure(method, run.encoder, run.modality, judged, given.look)
-        rows += [{**row, "steps": steps} for row in found]
+        rows += [{**row, "encoder": encoder_of(method, given), "steps": steps} for row in found]
         asked = {name: value for name, value in vars(given).items() if name != "runs"}
         report("localise", rows, {**record, **asked})  # so that a long benchmark can be read on the way
     (RESULTS / "localise.md").write_text(markdown(rows, given), encoding="utf-8")

@@ -5,7 +5,7 @@ with ``--seeds`` seeds, judged on the emoji across vendors, and asked where thin
 (CorLoc, with encoders whose tokens lie on a grid). Finished runs are kept in ``--runs`` and not trained
 again. Prints a table, draws ``benchmarks/results/showdown.png`` and writes ``showdown.json``.
 
-    python -m benchmarks.showdown --steps 200 --minutes 1
+    .venv-bench/bin/python -m benchmarks.showdown --steps 200 --minutes 1
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib import pyplot
 
 import polysense
 from benchmarks.common import RESULTS, environment, left_by, report
@@ -87,20 +88,22 @@ def scenes_side(scenes: Pictures) -> int:
 
 def row(label: str, encoder: str, method: str, cells: list[dict[str, float | None]]) -> dict[str, Any]:
     """Means over seeds, with the standard deviation of the kNN beside it."""
-    means = {
-        name: statistics.mean(values) if None not in (values := [cell[name] for cell in cells]) else None
-        for name in cells[0]
-    }
+    means = {name: _mean([cell[name] for cell in cells]) for name in cells[0]}
     spread = statistics.stdev(cell["kNN"] or 0.0 for cell in cells) if len(cells) > 1 else None
     return {"equal": label, "encoder": encoder, "method": method, **means, "kNN sd": spread}
 
 
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
 def draw(rows: list[dict[str, Any]]) -> None:
     """The kNN of every cell, a panel for each kind of budget."""
-    from matplotlib import pyplot
-
     labels = list(dict.fromkeys(each["equal"] for each in rows))
-    figure, panels = pyplot.subplots(1, len(labels), figsize=(6 * len(labels), 4), sharey=True, squeeze=False)
+    figure, panels = pyplot.subplots(
+        1, len(labels), figsize=(6 * len(labels), 4), sharey=True, squeeze=False, layout="constrained"
+    )
     for panel, label in zip(panels[0], labels, strict=True):
         for place, encoder in enumerate(ENCODERS):
             cells = [each for each in rows if each["equal"] == label and each["encoder"] == encoder]
@@ -112,8 +115,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
         panel.axhline(rows[0]["pixels kNN"], color="grey", linestyle=":", label="pixels")
         panel.set_title(f"equal {label}")
         panel.set_ylabel("group kNN, %")
-    panels[0][0].legend()
-    figure.tight_layout()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(RESULTS / "showdown.png", dpi=120)
 
 

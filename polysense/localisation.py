@@ -22,6 +22,9 @@ from polysense.modalities.vision.modality import Vision
 SHOWN = 320
 """The longer side of each panel, in pixels."""
 
+GAP = 4
+"""Pixels of white between panels."""
+
 BOX = (255, 40, 40)
 """The colour of the box."""
 
@@ -44,7 +47,8 @@ def localise(
         run: the run folder, or a loaded run.
         pictures: files; from Python also Pillow images, arrays and tensors.
         by: token_cut, lost, or attention (of a ViT with a class token).
-        size: the side in pixels at which the encoder looks, by default twice that of its training.
+        size: the side in pixels at which the encoder looks, by default twice that of its training, and at
+            least 128.
         out: the folder.
         overwrite: write into a folder that is there.
 
@@ -67,7 +71,7 @@ def localise(
         raise PolysenseError("there is no picture to look at: give at least one")
     if folder.exists() and not overwrite:
         raise PolysenseError(f"{folder} exists; choose another out, or write into it with --overwrite")
-    panels, table = _look(loaded, loaded.modality, pictures, by, size or 2 * loaded.modality.size)
+    panels, table = _look(loaded, loaded.modality, pictures, by, size or max(2 * loaded.modality.size, 128))
     folder.mkdir(parents=True, exist_ok=True)
     for at, (name, panel) in enumerate(zip(table["name"], panels, strict=True)):
         write_whole(folder / f"{at:04d} {Path(name).stem}.png", panel.save)
@@ -108,11 +112,12 @@ def _side_by_side(original: Array, saliency: Array, box: Sequence[int], colours:
     scale = SHOWN / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     boxed = picture.resize(size)
-    ImageDraw.Draw(boxed).rectangle([round(end * scale) for end in box], outline=BOX, width=3)
+    left, top, right, bottom = (round(end * scale) for end in box)
+    ImageDraw.Draw(boxed).rectangle([left, top, max(left, right - 1), max(top, bottom - 1)], None, BOX, 3)
     grey = Image.fromarray(np.rint(255 * saliency).astype(np.uint8)).convert("RGB")
     features = Image.fromarray(np.rint(255 * colours).astype(np.uint8))
-    strip = Image.new("RGB", (4 * size[0], size[1]))
+    strip = Image.new("RGB", (4 * size[0] + 3 * GAP, size[1]), "white")
     for place, panel in enumerate((picture, grey, boxed, features)):
         how = Image.Resampling.NEAREST if panel is features else Image.Resampling.BILINEAR
-        strip.paste(panel.resize(size, how), (place * size[0], 0))
+        strip.paste(panel.resize(size, how), (place * (size[0] + GAP), 0))
     return strip

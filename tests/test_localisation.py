@@ -49,8 +49,8 @@ def test_it_draws_and_tells_boxes_in_the_pictures_pixels(
     for row, (width, height) in zip(told, ((64, 64), (90, 40)), strict=True):
         assert 0 <= row["left"] < row["right"] <= width
         assert 0 <= row["top"] < row["bottom"] <= height
-    assert Image.open(out / "0000 cat.png").size == (4 * 320, 320)
-    assert Image.open(out / "0001 dog.png").size == (4 * 320, round(320 * 40 / 90))
+    assert Image.open(out / "0000 cat.png").size == (4 * 320 + 12, 320)
+    assert Image.open(out / "0001 dog.png").size == (4 * 320 + 12, round(320 * 40 / 90))
 
 
 def test_it_sees_a_square_on_a_plain_ground(run: Path, tmp_path: Path) -> None:

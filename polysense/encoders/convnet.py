@@ -16,6 +16,7 @@ class SmallConvNet(nn.Sequential):
 
     Pictures ``[B, channels, H, W]`` become a map ``[B, widths[-1], H/s, W/s]``, s the product of the
     ``strides``. It shrinks early and works in the channels-last memory layout, which is fast on CPUs.
+    ``last_relu=False`` leaves out the last ReLU.
 
     >>> SmallConvNet(channels=3)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 64, 4, 4])
@@ -26,6 +27,7 @@ class SmallConvNet(nn.Sequential):
         channels: int = 3,
         widths: Sequence[int] = (32, 64, 128, 64),
         strides: Sequence[int] = (2, 2, 2, 1),
+        last_relu: bool = True,
     ) -> None:
         if not widths or len(widths) != len(strides):
             raise PolysenseError(
@@ -34,6 +36,8 @@ class SmallConvNet(nn.Sequential):
             )
         inputs = (channels, *widths[:-1])
         super().__init__(*(_layer(*shape) for shape in zip(inputs, widths, strides, strict=True)))
+        if not last_relu:
+            self[-1] = self[-1][:-1]  # type: ignore[index]
         self.dim = widths[-1]
         self.to(memory_format=torch.channels_last)
 
@@ -49,18 +53,21 @@ class SmallConvEncoder(Encoder):
     """The small net as a tower: its map pooled to ``pool`` x ``pool`` places, laid side by side.
 
     Keeping the places, where a global mean would lose them, tells drawings of one thing from another:
-    on the emoji it is worth more than wider layers.
+    on the emoji it is worth more than wider layers. With ``last_norm`` the embedding ends in BatchNorm
+    without affine instead of ReLU: each of its values is then centred and spread alike, as comparing by
+    the cosine supposes.
 
     >>> SmallConvEncoder(SmallConvNet(3), pool=4)(torch.zeros(2, 3, 32, 32)).pooled.shape
     torch.Size([2, 1024])
     """
 
-    def __init__(self, trunk: SmallConvNet, *, pool: int = 4) -> None:
+    def __init__(self, trunk: SmallConvNet, *, pool: int = 4, last_norm: bool = False) -> None:
         super().__init__()
         if pool < 1:
             raise PolysenseError(f"the small encoder cannot pool to {pool} places a side; use at least 1")
         self.trunk, self.pool = trunk, pool
         self.dim = trunk.dim * pool**2
+        self.norm = nn.BatchNorm1d(self.dim, affine=False) if last_norm else nn.Identity()
 
     def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
         """Encode pictures ``[B, C, H, W]``."""
@@ -68,7 +75,7 @@ class SmallConvEncoder(Encoder):
             raise self.cannot_hide()
         features = self.trunk(data)
         pooled = nn.functional.adaptive_avg_pool2d(features, self.pool).flatten(1)
-        return Encoded(pooled, features.flatten(2).transpose(1, 2), tuple(features.shape[2:]))
+        return Encoded(self.norm(pooled), features.flatten(2).transpose(1, 2), tuple(features.shape[2:]))
 
     @property
     def token_dim(self) -> int:

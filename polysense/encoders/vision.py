@@ -15,8 +15,11 @@ from polysense.encoders.convnet import SmallConvEncoder, SmallConvNet
 from polysense.errors import PolysenseError, unknown
 
 
-def _small(*, channels: int, size: int | None, pool: int = 4, **options: Any) -> Encoder:
-    return SmallConvEncoder(SmallConvNet(channels, **options), pool=pool)
+def _small(
+    *, channels: int, size: int | None, pool: int = 4, last_norm: bool = False, **options: Any
+) -> Encoder:
+    trunk = SmallConvNet(channels, last_relu=not last_norm, **options)
+    return SmallConvEncoder(trunk, pool=pool, last_norm=last_norm)
 
 
 OWN: dict[str, Callable[..., Encoder]] = {
@@ -38,8 +41,8 @@ def build(
 ) -> Encoder:
     """Build an encoder for pictures ``[B, channels, size, size]``.
 
-    ``spec`` is a name: "small" (a conv net for CPUs; options ``widths``, ``strides``,
-    ``pool``), "vit_nano", "vit_micro", "vit", "vit_small", "vit_base" (options ``width``, ``depth``,
+    ``spec`` is a name: "small" (a conv net for CPUs; options ``widths``, ``strides``, ``pool``,
+    ``last_norm``), "vit_nano", "vit_micro", "vit", "vit_small", "vit_base" (options ``width``, ``depth``,
     ``heads``, ``patch``, ``freeze_patches``), "capsnet" (options of :class:`.CapsNet`), "pixel_gpt_nano",
     "pixel_gpt_small", … (options of :class:`.PixelGPT`), any model of timm ("resnet18",
     "timm/convnext_atto") or of torchvision ("torchvision/swin_t"), each with its own library's options.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
@@ -23,10 +24,13 @@ Finder = Callable[[Tensor], Found]
 def dense(encoder: Encoder, pictures: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """The tokens ``[B, T, E]`` of pictures and how they lie, ``(h, w)``; the encoder is in eval mode.
 
+    Convolutions meanwhile repeat the pictures' rim instead of padding it with zeros: a frame of zeros stands
+    out from everything and would be taken for the object.
+
     Raises:
         PolysenseError: for an encoder whose tokens do not lie on a grid of two sides.
     """
-    with torch.no_grad():
+    with torch.no_grad(), repeated_rim(encoder):
         encoded = encoder(pictures)
     if encoded.tokens is None or encoded.grid is None or len(encoded.grid) != 2:
         raise PolysenseError(
@@ -34,6 +38,28 @@ def dense(encoder: Encoder, pictures: Tensor) -> tuple[Tensor, tuple[int, int]]:
             " a conv net or a ViT, such as 'small', 'resnet18' or 'vit_nano'"
         )
     return encoded.tokens, encoded.grid
+
+
+@contextmanager
+def repeated_rim(encoder: nn.Module) -> Iterator[None]:
+    """Pad by repetition where convolutions pad with zeros.
+
+    >>> convolution = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    >>> with repeated_rim(convolution):
+    ...     seen = convolution(torch.ones(1, 1, 4, 4))
+    >>> bool(seen.std() < 1e-6), convolution.padding_mode
+    (True, 'zeros')
+    """
+    padded = [
+        part for part in encoder.modules() if isinstance(part, nn.Conv2d) and part.padding_mode == "zeros"
+    ]
+    for part in padded:
+        part.padding_mode = "replicate"
+    try:
+        yield
+    finally:
+        for part in padded:
+            part.padding_mode = "zeros"
 
 
 def by_token_cut(encoder: Encoder, pictures: Tensor) -> Found:

@@ -49,6 +49,16 @@ def test_small_takes_another_shape():
         build("small", pool=0)
 
 
+def test_with_a_last_norm_small_ends_centred_and_spread_alike():
+    encoder, usual = build("small", last_norm=True), build("small")
+    pictures = torch.randn(64, 3, 32, 32)
+    encoded = encoder(pictures)
+    torch.testing.assert_close(encoded.pooled.mean(0), torch.zeros(1024), atol=1e-4, rtol=0)
+    torch.testing.assert_close(encoded.pooled.var(0, unbiased=False), torch.ones(1024), atol=0.05, rtol=0)
+    usual.trunk.load_state_dict(encoder.trunk.state_dict())
+    torch.testing.assert_close(usual(pictures).tokens, encoded.tokens.relu())
+
+
 def test_resnet_stem_follows_the_size():
     pictures = torch.zeros(1, 3, 32, 32)
     usual = build("resnet18", size=224).eval()

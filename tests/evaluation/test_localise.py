@@ -98,3 +98,13 @@ def test_data_without_boxes_and_encoders_without_places_are_told() -> None:
     flat = build(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4)), size=8)
     with pytest.raises(PolysenseError, match=r"no features on a grid .* 'vit_nano'"):
         dense(flat, torch.zeros(1, 3, 8, 8))
+
+
+def test_the_rim_of_a_plain_picture_does_not_stand_out() -> None:
+    encoder = build("small", size=32).eval()
+    plain = torch.full((1, 3, 32, 32), 2.0)
+    tokens, _ = dense(encoder, plain)
+    torch.testing.assert_close(tokens, tokens[:, :1].expand_as(tokens))
+    framed = encoder(plain).tokens
+    assert framed is not None
+    assert (framed - framed[:, :1]).abs().max() > 1e-3  # as in training: the encoder is left as it was

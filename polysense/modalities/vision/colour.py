@@ -58,23 +58,31 @@ def jitter_(pictures: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     >>> jitter_(torch.ones(1, 3, 1, 1), half, torch.tensor([[0, 1, 2, 3]])).flatten().tolist()
     [0.5, 0.5, 0.5]
     """
-    turn = (order == HUE) & (factors[:, HUE:] != 0)
-    for step, turns in zip(order.unbind(1), turn.unbind(1), strict=True):
-        _blend(pictures, step, factors)
-        rows = turns.nonzero().squeeze(1)
-        if len(rows) and pictures.shape[1] == 3:
-            pictures[rows] = shift_hue(pictures.index_select(0, rows), factors[rows, HUE])
+    hues = order == HUE
+    place, others = hues.byte().argmax(1), order[~hues].reshape(-1, 3)
+    for turn in range(4):
+        _turn_hue(pictures, factors, place == turn)
+        if turn < 3:
+            _blend(pictures, others[:, turn], factors)
     return pictures
+
+
+def _turn_hue(pictures: Tensor, factors: Tensor, chosen: Tensor) -> None:
+    """Shift the hue of the chosen pictures, in place."""
+    rows = (chosen & (factors[:, HUE] != 0)).nonzero().squeeze(1)
+    if len(rows) and pictures.shape[1] == 3:
+        pictures[rows] = shift_hue(pictures.index_select(0, rows), factors[rows, HUE])
 
 
 def _blend(pictures: Tensor, step: Tensor, factors: Tensor) -> None:
     """Brightness, contrast or saturation, in place: a share of the picture, the rest black, mean or grey."""
-    idle = (step == HUE) if pictures.shape[1] == 3 else (step == HUE) | (step == SATURATION)
-    factor = factors.gather(1, step[:, None]).squeeze(1).masked_fill(idle, 1)
+    factor = factors.gather(1, step[:, None]).squeeze(1)
+    if pictures.shape[1] != 3:
+        factor = factor.masked_fill(step == SATURATION, 1)
     grey = luminance(pictures)
-    mean = grey.mean((1, 2, 3)) * (1 - factor) * (step == CONTRAST)
-    rest = grey.mul_(_per_picture((1 - factor) * (step == SATURATION))).add_(_per_picture(mean))
-    pictures.mul_(_per_picture(factor)).add_(rest).clamp_(0, 1)
+    mean = grey.mean((1, 2, 3)) * (step == CONTRAST)
+    rest = grey.mul_(_per_picture(step == SATURATION)).add_(_per_picture(mean))
+    torch.lerp(rest, pictures, _per_picture(factor), out=pictures).clamp_(0, 1)
 
 
 def shift_hue(pictures: Tensor, turns: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor
 TRIES = 10
 """How often a random crop that does not fit is drawn anew before the centre is taken, as in torchvision."""
 
-MATRIX_SIDE = 64
-"""On a processor, canvases up to this side are resized by matrices, larger ones picture by picture."""
+TOGETHER_SIDE = 96
+"""On a processor, canvases up to this side are resized together, larger ones picture by picture."""
 
-MATRIX_VALUES = 2**19
+TOGETHER_VALUES = 2**19
 """On a processor about so many numbers are resized together: they stay in its cache."""
 
 
@@ -98,39 +98,60 @@ def crop_resize(
     """
     never = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
     flip, upend = never if flip is None else flip, never if upend is None else upend
-    by_matrices = pixels.device.type != "cpu" or pixels.shape[-1] <= MATRIX_SIDE
-    resize = _resize_by_matrices if by_matrices else _resize_one_by_one
+    small = pixels.device.type != "cpu" or pixels.shape[-1] <= TOGETHER_SIDE
+    resize = _resize_together if small else _resize_one_by_one
     with torch.autocast(pixels.device.type, enabled=False):  # half precision would blur 256 levels
         return resize(pixels, boxes, out, flip, upend)
 
 
-def _resize_by_matrices(pixels: Tensor, boxes: Tensor, out: int, flip: Tensor, upend: Tensor) -> Tensor:
-    """Batched products ``rows @ picture @ columns``, each picture with matrices of its own."""
+def _resize_together(pixels: Tensor, boxes: Tensor, out: int, flip: Tensor, upend: Tensor) -> Tensor:
+    """New rows as weighted sums of a few old ones, then new columns by a matrix for each picture."""
     count, channels, side, _ = pixels.shape
-    together = max(1, MATRIX_VALUES // (channels * side**2)) if pixels.device.type == "cpu" else count
-    mirrored = torch.stack([upend, flip], 1)
-    totals = boxes.new_tensor([[[[white_level(pixels)]], [[1.0]]]], dtype=torch.float32)
+    together = max(1, TOGETHER_VALUES // (channels * side**2)) if pixels.device.type == "cpu" else count
+    start, length = boxes.to(torch.float32).split(2, 1)
+    old, share = _interpolation(start, length, out, side, reverse=torch.stack([upend, flip], 1))
+    share[:, 0] /= white_level(pixels)
     resized = torch.empty(count, channels, out, out, device=pixels.device)
-    parts = (part.split(together) for part in (pixels, boxes.to(torch.float32), mirrored, resized))
-    for some, box, reverse, result in zip(*parts, strict=True):
-        weights = _interpolation(box[:, :2], box[:, 2:], out, side, reverse)
-        rows, columns = weights.div_(weights.sum(3, keepdim=True) * totals).unbind(1)
-        narrow = some.to(torch.float32).reshape(len(some), channels * side, side) @ columns.transpose(1, 2)
-        torch.matmul(rows[:, None], narrow.reshape(len(some), channels, side, out), out=result)
+    parts = (part.split(together) for part in (pixels, old, share, resized))
+    for some, places, shares, result in zip(*parts, strict=True):
+        low = _mix_rows(some.to(torch.float32), places[:, 0], shares[:, 0])
+        columns = low.new_zeros(len(some), out, side).scatter_(2, places[:, 1], shares[:, 1])
+        torch.bmm(low, columns.mT, out=result.view(len(some), -1, out))
     return resized
 
 
-def _interpolation(start: Tensor, length: Tensor, out: int, side: int, reverse: Tensor) -> Tensor:
-    """``[B, 2]`` spans to ``[B, 2, out, S]``: how near each of ``out`` new pixels is to the old, or 0."""
+def _interpolation(
+    start: Tensor, length: Tensor, out: int, side: int, reverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which old pixels each of ``out`` new ones along spans ``[B, 2]`` is made of, and their shares.
+
+    Both are ``[B, 2, out, N]``, N the most that a new pixel can reach.
+    """
     start, length, reverse = start[:, :, None], length[:, :, None], reverse[:, :, None]
-    new = torch.arange(out, device=start.device) + 0.5
-    old = torch.arange(side, device=start.device) + 0.5
-    old = old.where((old > start) & (old < start + length), math.inf)
     step = length / out
+    reach = step.clamp_min(1)
+    new = torch.arange(out, device=start.device) + 0.5
     centre = start + torch.where(reverse, length - new * step, new * step)
-    narrowing = 1 / step.clamp_min(1)
-    distance = (old * narrowing)[:, :, None] - (centre * narrowing)[:, :, :, None]
-    return distance.abs_().neg_().add_(1).relu_()
+    most = min(side, math.ceil(2 * max(1, side / out)) + 1)
+    first = (centre - reach).floor_().clamp_(0, side - most)
+    places = first[..., None] + torch.arange(most, device=start.device)
+    middle, start, end = places + 0.5, start[..., None], (start + length)[..., None]
+    shares = (middle - centre[..., None]).abs_().div_(reach[..., None]).neg_().add_(1).relu_()
+    shares.mul_((middle > start) & (middle < end))
+    return places.long(), shares.div_(shares.sum(3, keepdim=True))
+
+
+def _mix_rows(pictures: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+    """Rows ``places`` of ``[B, C, S, S]`` mixed by ``shares``, both ``[B, out, N]``: ``[B, C * out, S]``."""
+    count, channels, side, _ = pictures.shape
+    first = side * torch.arange(count * channels, device=places.device).reshape(count, channels, 1, 1)
+    rows = F.embedding_bag(
+        (first + places[:, None]).flatten(0, 2),
+        pictures.reshape(-1, side),
+        mode="sum",
+        per_sample_weights=shares[:, None].expand(-1, channels, -1, -1).flatten(0, 2),
+    )
+    return rows.reshape(count, -1, side)
 
 
 def _resize_one_by_one(pixels: Tensor, boxes: Tensor, out: int, flip: Tensor, upend: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def test_the_global_seed_decides_and_parts_do_not(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
-@pytest.mark.parametrize("side", [24, 80])
+@pytest.mark.parametrize("side", [24, 100])
 def test_any_channels_and_depth(channels: int, dtype: torch.dtype, side: int) -> None:
     torch.manual_seed(0)
     white = torch.iinfo(dtype).max

@@ -59,7 +59,9 @@ def test_each_picture_is_cropped_by_its_own_numbers() -> None:
     assert len(boxes.unique(dim=0)) > 60
 
 
-@pytest.mark.parametrize(("side", "out"), [(64, 32), (32, 32), (24, 40), (128, 96), (200, 32)])
+@pytest.mark.parametrize(
+    ("side", "out"), [(64, 32), (32, 32), (24, 40), (2, 3), (90, 16), (128, 96), (200, 32)]
+)
 def test_resizing_is_torchvisions(side: int, out: int) -> None:
     torch.manual_seed(0)
     pixels = canvas(8, side)
@@ -74,7 +76,7 @@ def test_resizing_is_torchvisions(side: int, out: int) -> None:
         )
         for of in (pixels.float() / 255, pixels)
     )
-    if side <= geometry.MATRIX_SIDE:
+    if side <= geometry.TOGETHER_SIDE:
         torch.testing.assert_close(ours, exact, atol=1e-5, rtol=0)
     else:
         torch.testing.assert_close(ours * 255, rounded.float())
@@ -86,8 +88,8 @@ def test_both_ways_of_resizing_agree_with_flips_and_in_parts(monkeypatch: pytest
     pixels = canvas(11, 50, channels=2).float() / 255
     boxes = geometry.random_boxes(torch.randint(20, 51, (11, 2)), SCALE, RATIO)
     flip, upend = torch.rand(2, 11) < 0.5
-    monkeypatch.setattr(geometry, "MATRIX_VALUES", 4 * 2 * 50 * 50)
-    ours = geometry._resize_by_matrices(pixels, boxes, 17, flip, upend)
+    monkeypatch.setattr(geometry, "TOGETHER_VALUES", 4 * 2 * 50 * 50)
+    ours = geometry._resize_together(pixels, boxes, 17, flip, upend)
     theirs = geometry._resize_one_by_one(pixels, boxes, 17, flip, upend)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
@@ -103,8 +105,8 @@ def test_flips_mirror_only_the_chosen() -> None:
 
 
 def test_sixteen_bits_keep_their_precision() -> None:
-    pixels = torch.full((1, 1, 70, 70), 257 * 100 + 1).to(torch.uint16)
-    for side in (70, 20):
+    pixels = torch.full((1, 1, 110, 110), 257 * 100 + 1).to(torch.uint16)
+    for side in (110, 20):
         part = pixels[..., :side, :side]
         resized = geometry.crop_resize(part, torch.tensor([[0, 0, side, side]]), 9)
         torch.testing.assert_close(resized, torch.full((1, 1, 9, 9), (257 * 100 + 1) / 65535))
