@@ -5,6 +5,7 @@ columns, and by their own values; each imputer learns from the training rows and
 Numbers are scored by RMSE over the standard deviation, categories by accuracy, over hidden cells only.
 
     python -m benchmarks.impute --tables weather diamonds --mechanisms mcar mar mnar
+    python -m benchmarks.impute --tables weather --mechanisms mcar --seconds 60 --by cells trees mean
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.common import environment, report
+from polysense.generation import fit_generator
+from polysense.imputation import Imputer
 from polysense.tabular.augmentation import hide
-from polysense.tabular.imputation import Imputer
 from polysense.tabular.schema import Schema
 
 SEED = 0
@@ -84,12 +87,25 @@ def by_sklearn(imputer: Any, *, bank: int | None = None) -> Fill:
     return fill
 
 
-def imputers() -> dict[str, Fill]:
+def by_cells(**training: Any) -> Fill:
+    """The masked-cell network, trained on the rows that the others see."""
+
+    def fill(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+        with TemporaryDirectory() as folder:
+            model = fit_generator(train, out=folder, gaps=False, seed=SEED, **training)
+            return Imputer("cells", model=model).fit(train).transform(test)
+
+    return fill
+
+
+def imputers(seconds: float) -> dict[str, Fill]:
     """Every way; all of them see the same rows."""
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
     return {
+        "polysense cells": by_cells(max_time=f"{seconds:g}s"),
+        "cells, untrained": by_cells(steps=1),
         "polysense trees": lambda train, test: Imputer().fit(train).transform(test),
         "mean and mode": by_sklearn(SimpleImputer()),
         "KNNImputer": by_sklearn(KNNImputer(n_neighbors=10), bank=BANK),
@@ -120,7 +136,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", nargs="+", default=["weather", "diamonds"])
     parser.add_argument("--mechanisms", nargs="+", default=["mcar", "mar", "mnar"])
+    parser.add_argument("--seconds", type=float, default=90, help="of training the cells")
+    parser.add_argument("--by", nargs="+", help="words of the ways to compare, by default all")
+    parser.add_argument("--name", default="impute", help="of the file of results")
     given = parser.parse_args()
+    ways = {
+        by: fill
+        for by, fill in imputers(given.seconds).items()
+        if given.by is None or any(word in by for word in given.by)
+    }
     record = environment(SEED, peers=["scikit-learn", "pandas"])
     rows: list[dict[str, Any]] = []
     for name in given.tables:
@@ -133,7 +157,7 @@ def main() -> None:
             train, test = holes[training].reset_index(drop=True), holes.iloc[asked].reset_index(drop=True)
             truth = frame.iloc[asked].reset_index(drop=True)
             hidden = test.isna() & truth.notna()
-            for by, fill in imputers().items():
+            for by, fill in ways.items():
                 start = time.process_time()
                 filled = fill(train, test)
                 seconds = time.process_time() - start
@@ -152,7 +176,8 @@ def main() -> None:
                         **found,
                     }
                 )
-            report("impute", rows, record | {"rate": RATE, "bank of KNNImputer": BANK})
+            about = {"rate": RATE, "bank of KNNImputer": BANK, "seconds of cells": given.seconds}
+            report(given.name, rows, record | about)
 
 
 if __name__ == "__main__":

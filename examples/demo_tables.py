@@ -11,8 +11,8 @@ import pandas as pd
 
 from polysense.conditions import Condition
 from polysense.generation import fit_generator
+from polysense.imputation import Imputer
 from polysense.modalities.builtin import builtin
-from polysense.tabular.imputation import Imputer
 from polysense.tabular.quality import quality
 from polysense.tabular.schema import Schema
 

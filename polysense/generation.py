@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from polysense.errors import PolysenseError
 from polysense.front import pretrain
-from polysense.tabular.generate import Generator
+from polysense.tabular.generate import TABLE, Generator, is_run
+from polysense.tabular.reading import to_frame
 from polysense.tabular.writing import check_out, write_frame
+from polysense.training.processes import is_first
 
 log = logging.getLogger("polysense")
 
@@ -21,6 +25,7 @@ def fit_generator(
     out: str | Path | None = None,
     overwrite: bool = False,
     drop: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
     steps: int | None = None,
     max_time: str | float | None = None,
     gaps: bool = True,
@@ -28,11 +33,14 @@ def fit_generator(
 ) -> Generator:
     """Train the network that draws rows on all columns of a table; leaves a run folder.
 
+    Every value that is drawn is one of the table's. A table in memory is therefore kept in the run folder.
+
     Args:
         data: a DataFrame, a CSV, TSV, Parquet or JSONL file, or a built-in table.
         out: the run folder, by default ``runs/masked_cells-cell_transformer-NUMBER``.
         overwrite: replace the run that is there.
         drop: columns to leave out.
+        kinds: what columns are, where it would be inferred wrongly, by their names.
         steps: train for so many steps,
         max_time: or so long: 90s, 3min. By default, from the table's size.
         gaps: learn where the table has gaps, so that they are drawn too.
@@ -49,6 +57,7 @@ def fit_generator(
         overwrite=overwrite,
         label="",
         reading={"drop": list(drop)},
+        modality_options={"kinds": dict(kinds or {})},
         options={"gaps": gaps},
         steps=steps,
         max_time=max_time,
@@ -57,18 +66,23 @@ def fit_generator(
     )
     if run is None:
         raise PolysenseError("training was stopped; go on with polysense resume, then load the generator")
-    return Generator.load(run, data)
+    generator = Generator.load(run, data)
+    if run.config["data"]["source"] is None and is_first():
+        write_frame(generator.frame.reset_index(drop=True), run.path / TABLE)
+    return generator
 
 
 def generate_file(
     data: Any,
     out: str | Path,
     *,
-    rows: int = 1000,
+    rows: int | None = None,
+    given: Any = None,
     where: str | None = None,
     prompt: str | None = None,
     constraints: Sequence[str] = (),
     words: dict[str, str] | None = None,
+    language_model: str | Path | None = None,
     avoid_copies: bool = False,
     temperature: float = 1.0,
     run: str | Path | None = None,
@@ -82,11 +96,15 @@ def generate_file(
     Args:
         data: a table to learn from (which leaves a run folder), or the run folder of a generator.
         out: the file; .parquet, .csv or .tsv.
-        rows: how many.
+        rows: how many, by default 1000; with a table given, how many for each of its rows, by default 1.
+        given: a table of rows to go on from: what is known of each is kept, the rest is drawn; from Python
+            also a DataFrame, or values by column, see :meth:`.Generator.sample`.
         where: a condition that all rows satisfy, such as "temp > 80 and origin in ['JFK']".
         prompt: a sentence, such as "a humid summer night at Newark"; the condition it means is told.
         constraints: further conditions, between columns, such as "dewp <= temp".
         words: what words of the prompt mean, as conditions.
+        language_model: a causal language model of transformers, by folder or name, that reads the prompt
+            instead of the rules; none comes with polysense.
         avoid_copies: draw no row of the table itself.
         temperature: below 1 the likely becomes likelier.
         run: where the run folder goes, when a table is learned from.
@@ -104,20 +122,25 @@ def generate_file(
 
     $ polysense generate builtin:weather --out more.parquet --prompt "a humid summer night at Newark"
     $ polysense generate runs/masked_cells-cell_transformer-1 --out hot.csv --where "temp > 80"
+    $ polysense generate runs/masked_cells-cell_transformer-1 --given begun.csv --rows 5 --out finished.csv
     """
     path = check_out(out, overwrite=overwrite)
-    trained = isinstance(data, str | Path) and (Path(data) / "config.yaml").is_file()
+    begun = given if given is None or isinstance(given, dict) else to_frame(given, least=1)
+    if rows is None:
+        rows = 1 if isinstance(begun, pd.DataFrame) else 1000
     generator = (
         Generator.load(data)
-        if trained
+        if is_run(data)
         else fit_generator(data, out=run, drop=drop, max_time=max_time, seed=seed)
     )
     drawn = generator.sample(
         rows,
+        given=begun,
         where=where,
         prompt=prompt,
         constraints=constraints,
         words=words,
+        language_model=language_model,
         seed=seed,
         temperature=temperature,
         avoid_copies=avoid_copies,
@@ -127,7 +150,7 @@ def generate_file(
         log.info("all rows satisfy: %s", report["query"])
     log.info(
         "%d rows; %d are rows of the table; %.0f %% were kept; effective sample size %.0f %%",
-        *(rows, report["copies"], 100 * report["acceptance"], 100 * report["effective_sample_size"]),
+        *(len(drawn), report["copies"], 100 * report["acceptance"], 100 * report["effective_sample_size"]),
     )
-    write_frame(drawn, path)
+    write_frame(drawn.reset_index(drop=True), path)
     return path

@@ -79,7 +79,11 @@ def _from_csv(text: str, delimiter: str, encoding: str) -> Rows:
     records = list(_records(text, delimiter))
     if not records:
         raise ValueError("it is empty")
-    width = len(records[0][1])
+    header = records[0][1]
+    for at, name in enumerate(header):
+        if name and name in header[:at]:  # which pandas would rename without a word
+            raise ValueError(f"it has the column {name!r} twice; rename one of them")
+    width = len(header)
     good, bad, broken = io.StringIO(newline=""), [], is_broken(text)
     writer = csv.writer(good)
     for lines, fields in records:

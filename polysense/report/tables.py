@@ -219,7 +219,8 @@ def _key() -> str:
 
 def _errors(errors: Mapping[str, float]) -> str:
     rows = [(_short(name), value, None) for name, value in sorted(errors.items(), key=lambda each: -each[1])]
-    return f'<div class="panels">{bars("By column, the worst first", rows)}</div>'
+    said = "Numbers and dates in standard deviations (the mean misses by about 1), levels as the share wrong."
+    return f'<p class="hint">{said}</p><div class="panels">{bars("By column, the worst first", rows)}</div>'
 
 
 def _is_scale(values: pd.Series) -> bool:

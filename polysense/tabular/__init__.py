@@ -12,16 +12,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "Augmenter": "augmentation",
-    "Generator": "generate",
-    "Imputer": "imputation",
-    "Schema": "schema",
-    "augment": "augmentation",
-    "augment_file": "augmentation",
-    "helps": "augmentation",
-    "impute": "imputation",
-    "impute_file": "imputation",
+    "Augmenter": "polysense.tabular.augmentation",
+    "Generator": "polysense.tabular.generate",
+    "Imputer": "polysense.imputation",
+    "Schema": "polysense.tabular.schema",
+    "augment": "polysense.tabular.augmentation",
+    "augment_file": "polysense.tabular.augmentation",
+    "helps": "polysense.tabular.augmentation",
+    "impute": "polysense.imputation",
+    "impute_file": "polysense.imputation",
 }
+"""Where the names are defined; what may train a network stands above the rooms, and is known by name here."""
 
 __all__ = [
     "Augmenter",
@@ -39,11 +40,10 @@ if TYPE_CHECKING:
     from polysense.tabular.augmentation import augment, augment_file
     from polysense.tabular.augmentation.augmenter import Augmenter, helps
     from polysense.tabular.generate import Generator
-    from polysense.tabular.imputation import Imputer, impute, impute_file
     from polysense.tabular.schema import Schema
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -54,12 +54,16 @@ class Odds:
 
 @dataclass(frozen=True)
 class Domain:
-    """What numbers, dates or durations a column holds: bounds, and the values or the step they keep to."""
+    """What numbers, dates or durations a column holds: bounds, and the values or the step they keep to.
+
+    Dates and durations are in ticks, of which ``ticks`` make a second.
+    """
 
     low: float
     high: float
     seen: Array | None = None
     step: int | None = None
+    ticks: int = 0
 
     @classmethod
     def of(cls, column: pd.Series[Any], kind: str) -> Domain:
@@ -67,10 +71,11 @@ class Domain:
         values = values_of(column)
         known = values.numbers[~values.missing]
         seen = np.unique(known) if kind == "integer" else None
-        return cls(known.min(), known.max(), seen, values.step if kind == "date" else None)
+        step = values.step if kind == "date" or values.ticks else None
+        return cls(known.min(), known.max(), seen, step, values.ticks)
 
     def column(self, numbers: Array, like: pd.Series[Any]) -> pd.Series[Any]:
-        """Numbers as a column, each the nearest that the domain has."""
+        """Numbers as a column, each the nearest that the domain has; in the unit of time of ``like``."""
         numbers = np.clip(numbers, self.low, self.high)
         if self.seen is not None:
             above = np.clip(np.searchsorted(self.seen, numbers), 1, max(1, len(self.seen) - 1))
@@ -78,6 +83,11 @@ class Domain:
             numbers = np.where(numbers - pair[0] <= pair[1] - numbers, *pair)
         if self.step is not None:
             numbers = np.rint(numbers / self.step).astype(np.int64) * self.step
+        if self.ticks:
+            ticks = values_of(like).ticks
+            numbers = (
+                numbers * (ticks // self.ticks) if ticks > self.ticks else numbers // (self.ticks // ticks)
+            )
         return column_of(Values(numbers, np.zeros(len(numbers), dtype=bool)), like)
 
 
@@ -132,3 +142,47 @@ class Spread:
         ends = self.errors.quantiles()[:, self.errors.near(self.predictions)]
         low, high = self.predictions + self.scales * ends
         return {"low": self.domain.column(low, like), "high": self.domain.column(high, like)}
+
+
+@dataclass(frozen=True)
+class Likely:
+    """How likely each of K classes of a number is, ``chances`` ``[R, K]``, and the values that they hold.
+
+    ``numbers``: the values that were seen, in rising order; ``classes``: the class of each; ``counts``: how
+    often each was seen. Within a class each value is as likely as it was frequent.
+    """
+
+    chances: Array
+    numbers: Array
+    classes: Array
+    counts: Array
+    domain: Domain
+
+    def best(self, like: pd.Series[Any]) -> pd.Series[Any]:
+        """The means, which miss by the least square."""
+        totals, weighted = (
+            np.bincount(self.classes, each, self.chances.shape[1])
+            for each in (self.counts, self.counts * self.numbers)
+        )
+        return self.domain.column(self.chances @ (weighted / np.maximum(totals, 1)), like)
+
+    def draw(self, like: pd.Series[Any], rng: np.random.Generator) -> pd.Series[Any]:
+        return self.domain.column(self._quantiles(rng.random(len(self.chances))), like)
+
+    def beside(self, like: pd.Series[Any]) -> dict[str, pd.Series[Any]]:
+        ends = [self._quantiles(np.full(len(self.chances), share)) for share in INTERVAL]
+        return {word: self.domain.column(end, like) for word, end in zip(("low", "high"), ends, strict=True)}
+
+    def _quantiles(self, shares: Array) -> Array:
+        """The value up to which a share of what is likely lies, for each row."""
+        reached = self.chances.cumsum(1)
+        reached /= reached[:, -1:]
+        at = (reached < shares[:, None]).sum(1)
+        rows = np.arange(len(at))
+        before = np.where(at > 0, reached[rows, at - 1], 0)
+        inside = (shares - before) / np.maximum(reached[rows, at] - before, np.finfo(float).tiny)
+        totals = np.bincount(self.classes, self.counts, self.chances.shape[1])
+        behind = totals.cumsum()[at] - totals[at] * (1 - inside)
+        places = np.searchsorted(self.counts.cumsum(), behind - 1e-9)
+        found: Array = self.numbers[np.minimum(places, len(self.numbers) - 1)]
+        return found

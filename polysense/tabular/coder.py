@@ -246,7 +246,7 @@ def _numbers_as(column: Column, values: Floats) -> pd.Series[Any]:
     if column.kind == "date":
         micros = np.where(np.isnan(values), np.iinfo(np.int64).min, (values * 1e6).round())  # NaT
         dates = pd.Series(micros.astype(np.int64).view("datetime64[us]"))
-        zone = getattr(_dtype(column), "tz", None)
+        zone = getattr(column.pandas_dtype, "tz", None)
         return dates if zone is None else dates.dt.tz_localize("UTC").dt.tz_convert(zone)
     whole = pd.Series(values.round() if column.kind == "integer" else values)
     if "timedelta" in column.dtype or "duration" in column.dtype:
@@ -257,8 +257,7 @@ def _numbers_as(column: Column, values: Floats) -> pd.Series[Any]:
 def _levels_as(column: Column, codes: NDArray[np.int64]) -> pd.Series[Any]:
     levels = list(column.levels or ())
     if column.dtype == "category":
-        kind = pd.CategoricalDtype(levels, ordered=column.kind == "ordinal")
-        return pd.Series(pd.Categorical.from_codes(codes - 1, dtype=kind))
+        return pd.Series(pd.Categorical.from_codes(codes - 1, dtype=column.pandas_dtype))
     cells = pd.Series([None, *levels], dtype=object).iloc[codes].reset_index(drop=True)
     return _typed(cells, column, "boolean" if column.kind == "boolean" else "object")
 
@@ -267,8 +266,4 @@ def _typed(values: pd.Series[Any], column: Column, otherwise: str) -> pd.Series[
     """In the column's own type, or where that cannot hold what is missing in another."""
     holds = not (values.isna().any() and str(column.dtype).startswith(("int", "uint", "bool")))
     own = holds or "pyarrow" in column.dtype
-    return values.astype(_dtype(column) if own else otherwise)  # type: ignore[arg-type]
-
-
-def _dtype(column: Column) -> Any:
-    return pd.api.types.pandas_dtype(column.dtype)
+    return values.astype(column.pandas_dtype if own else otherwise)  # type: ignore[arg-type]

@@ -76,6 +76,38 @@ def pair_trends(
     return trends
 
 
+def imputation_errors(
+    truth: pd.DataFrame, holes: pd.DataFrame, filled: pd.DataFrame, schema: Schema | None = None
+) -> dict[str, float]:
+    """How far filled cells are from the truth, for each column of which some are known, row for row.
+
+    Of numbers and dates the root of the mean squared error over the standard deviation of the truth; of
+    levels the share that is wrong.
+
+    >>> truth, holes = pd.DataFrame({"x": [1.5, 2.5, 3.5]}), pd.DataFrame({"x": [1.5, None, 3.5]})
+    >>> imputation_errors(truth, holes, holes.fillna(3.5))
+    {'x': 1.0}
+    """
+    schema = schema or Schema.infer(truth)
+    _check(truth, holes, schema)
+    if not len(truth) == len(holes) == len(filled):
+        rows = ", ".join(f"{len(each):,}" for each in (truth, holes, filled))
+        raise PolysenseError(f"the tables have {rows} rows; the truth must be the same rows, without holes")
+    errors = {}
+    for name, levelled in _learned(schema).items():
+        asked = truth[name].notna().to_numpy(bool) & holes[name].isna().to_numpy(bool)
+        asked &= filled[name].notna().to_numpy(bool)
+        if not asked.any():
+            continue
+        real, made = truth[name][asked], filled[name][asked]
+        if levelled:
+            errors[name] = float((real.astype(str).to_numpy() != made.astype(str).to_numpy()).mean())
+        else:
+            spread = float(np.nanstd(_floats(truth[name]), ddof=1))
+            errors[name] = float(np.sqrt(np.mean((_floats(made) - _floats(real)) ** 2)) / spread)
+    return errors
+
+
 def missing_alike(real: pd.DataFrame, made: pd.DataFrame) -> float:
     """1 - the mean difference between the columns' shares of missing cells."""
     return 1 - float((real.isna().mean() - made[list(real)].isna().mean()).abs().mean())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ Array = NDArray[Any]
 
 _ROWS = 512
 """So many rows are asked about in one pass."""
+
+_ODDS = 20_000_000
+"""So many odds are held at a time, where a column has thousands of levels."""
 
 POOL = 8
 """So many rows are drawn for each that is kept where several columns are restricted."""
@@ -56,6 +60,11 @@ class Support:
             torch.from_numpy(counts[order]).double(),
             place[back],
         )
+
+    @property
+    def width(self) -> int:
+        """Up to which class there are values, K."""
+        return int(self.classes.max()) + 1
 
     def draw(self, logits: Tensor, allowed: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A value for each of B rows, and how likely the allowed values were together: both ``[B]``.
@@ -120,6 +129,14 @@ class Sampler:
             for name, cells in zip(coder.names, self._cells, strict=True)
         }
 
+    @cached_property
+    def not_missing(self) -> dict[str, Tensor]:
+        """Of each column, the values that are there: what may be drawn where no gap is to be left."""
+        return {
+            name: torch.tensor(support.values.notna().to_numpy(dtype=bool))
+            for name, support in self.supports.items()
+        }
+
     def blank(self, rows: int) -> Draft:
         """Rows of which nothing is known."""
         columns = len(self.coder.names)
@@ -128,9 +145,9 @@ class Sampler:
 
     def given(self, frame: pd.DataFrame) -> Draft:
         """Rows of which the cells of a checked table are known and its missing ones are not."""
-        draft = self.blank(len(frame))
-        hidden = torch.from_numpy(frame[self.coder.names].isna().to_numpy(dtype=bool))
-        return Draft(self.coder.encode(frame), hidden, draft.picks)
+        row, picks = self.coder.encode(frame), self.blank(len(frame)).picks
+        first = [int(cells[0]) for cells in self._cells]
+        return Draft(row, ~self.coder.cells.known(row)[:, first], picks)
 
     def draw(
         self,
@@ -152,11 +169,26 @@ class Sampler:
             if not len(rows):
                 continue
             may = (allowed or {}).get(name, torch.ones(len(support.rows), dtype=torch.bool))
-            logits = self._ask(draft.take(rows), int(self._cells[at][0])) / temperature
-            picks, left = support.draw(logits, may, generator)
-            self._fill(draft, rows, at, picks)
-            mass[rows] += left.log()
+            for some in rows.split(max(1, _ODDS // support.width)):
+                logits = self._ask(draft.take(some), at) / temperature
+                picks, left = support.draw(logits, may, generator)
+                self._fill(draft, some, at, picks)
+                mass[some] += left.log()
         return mass
+
+    def chances(self, draft: Draft) -> dict[str, Array]:
+        """How likely each class of each column is, given what is known: by column ``[B, K]``.
+
+        Missing, and a class that no row of the table holds, is none.
+        """
+        found: dict[str, list[Array]] = {name: [] for name in self.supports}
+        for answers in self._answers(draft):
+            for cells, (name, support) in zip(self._cells, self.supports.items(), strict=True):
+                unseen = torch.ones(support.width, dtype=torch.bool)
+                unseen[support.classes[support.classes > 0]] = False
+                logits = answers[:, int(cells[0]), : support.width].masked_fill(unseen, -torch.inf)
+                found[name].append(logits.softmax(1).numpy())
+        return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def table(self, picks: Array) -> dict[str, pd.Series[Any]]:
         """The values that were picked, ``[B, columns]``, in the types of the training table."""
@@ -184,17 +216,21 @@ class Sampler:
         draft.hidden[rows, at] = False
         draft.picks[rows, at] = picks
 
-    @torch.inference_mode()
-    def _ask(self, draft: Draft, cell: int) -> Tensor:
-        """The logits ``[B, K]`` of one cell; rows of which the same is known are asked about once."""
+    def _ask(self, draft: Draft, at: int) -> Tensor:
+        """The logits ``[B, K]`` of one column; rows of which the same is known are asked about once."""
+        cell, width = int(self._cells[at][0]), self.supports[self.coder.names[at]].width
         first, back = _distinct([*draft.row.values(), draft.hidden])
-        rows, device = draft.take(torch.from_numpy(first)), next(self.encoder.parameters()).device
-        answers = []
-        for start in range(0, len(rows), _ROWS):
-            row = {name: each[start : start + _ROWS].to(device) for name, each in rows.row.items()}
-            mask = self.coder.cells.of_columns(rows.hidden[start : start + _ROWS]).to(device)
-            answers.append(self.encoder.predict(self.encoder(row, mask))[:, cell].float().cpu())
+        answers = [each[:, cell, :width] for each in self._answers(draft.take(torch.from_numpy(first)))]
         return torch.cat(answers)[torch.from_numpy(back)]
+
+    @torch.inference_mode()
+    def _answers(self, draft: Draft) -> Iterator[Tensor]:
+        """The logits ``[B, cells, K]`` of all cells, some rows at a time."""
+        device = next(self.encoder.parameters()).device
+        for start in range(0, len(draft), _ROWS):
+            row = {name: each[start : start + _ROWS].to(device) for name, each in draft.row.items()}
+            mask = self.coder.cells.of_columns(draft.hidden[start : start + _ROWS]).to(device)
+            yield self.encoder.predict(self.encoder(row, mask)).float().cpu()
 
 
 def resample(mass: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, float]:

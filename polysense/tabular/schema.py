@@ -54,6 +54,13 @@ class Column:
         families: dict[str, Family] = {"number": "number", "integer": "number", "date": "date"}
         return families.get(self.kind, "string")
 
+    @property
+    def pandas_dtype(self) -> Any:
+        """The type as pandas has it, of a categorical with its levels."""
+        if self.dtype == "category" and self.levels:
+            return pd.CategoricalDtype(list(self.levels), ordered=self.kind == "ordinal")
+        return pd.api.types.pandas_dtype(self.dtype)
+
     def describe(self) -> str:
         """What it holds, in words.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from polysense.errors import PolysenseError
 from polysense.tabular.augmentation.values import is_quantity
 from polysense.tabular.columns import as_dates, as_floats
+from polysense.tabular.forest import Forest
 from polysense.tabular.schema import LEVELLED, Schema
 
 Array = NDArray[Any]
@@ -82,17 +83,18 @@ class Features:
 
 def fit_trees(
     X: Array, y: Array, categorical: Array, *, classes: int = 0, rounds: int = 200, seed: int = 0
-) -> Any:
-    """A regressor or, with ``classes``, a classifier; of many classes each gets fewer, larger steps."""
+) -> Forest:
+    """A regression or, with ``classes``, a classification; of many classes each gets fewer, larger steps."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     common = {"categorical_features": categorical if categorical.any() else None, "random_state": seed}
     if not classes:
-        return HistGradientBoostingRegressor(max_iter=rounds, **common).fit(X, y)
+        return Forest.of(HistGradientBoostingRegressor(max_iter=rounds, **common).fit(X, y), X, categorical)
     rounds = int(np.clip(800 / classes, 10, min(rounds, 100)))
-    return HistGradientBoostingClassifier(
+    classifier = HistGradientBoostingClassifier(
         max_iter=rounds, learning_rate=min(0.3, 10 / rounds), early_stopping=False, **common
-    ).fit(X, y)
+    )
+    return Forest.of(classifier.fit(X, y), X, categorical)
 
 
 def score(train: pd.DataFrame, test: pd.DataFrame, label: str) -> float:
@@ -114,4 +116,5 @@ def score(train: pd.DataFrame, test: pd.DataFrame, label: str) -> float:
         raise PolysenseError(f"the label {label!r} holds a single class, and there is nothing to tell apart")
     classes = pd.Index(classes)
     trees = fit_trees(X, classes.get_indexer(train[label]), features.categorical, classes=len(classes))
-    return float((trees.predict(unseen) == classes.get_indexer(pd.Index(test[label]))).mean())
+    guessed = trees.predict_proba(unseen).argmax(1)
+    return float((guessed == classes.get_indexer(pd.Index(test[label]))).mean())

@@ -12,15 +12,21 @@ from polysense.errors import PolysenseError
 SUFFIXES = (".parquet", ".csv", ".tsv")
 
 
-def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
-    """The path of a table that may be written there.
+def check_out(
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    what: str = "a table",
+) -> Path:
+    """The path of a table, or of ``what`` else has these suffixes, that may be written there.
 
     Raises:
-        PolysenseError: for a suffix that no table has, or a file that exists, unless ``overwrite`` is set.
+        PolysenseError: for another suffix, or a file that exists, unless ``overwrite`` is set.
     """
     path = Path(out)
-    if path.suffix.lower() not in SUFFIXES:
-        raise PolysenseError(f"cannot write a table as {path.name!r}; end it in {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in suffixes:
+        raise PolysenseError(f"cannot write {what} as {path.name!r}; end it in {', '.join(suffixes)}")
     if path.exists() and not overwrite:
         raise PolysenseError(f"{path} exists; choose another out, or replace it with --overwrite")
     try:
@@ -35,6 +41,10 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
     index = None if isinstance(frame.index, pd.RangeIndex) else True
     if path.suffix.lower() == ".parquet":
         write_whole(path, lambda beside: frame.to_parquet(beside, index=index))
+    elif path.suffix.lower() == ".jsonl":
+        write_whole(
+            path, lambda beside: frame.to_json(beside, orient="records", lines=True, force_ascii=False)
+        )
     else:
         write_whole(path, lambda beside: frame.to_csv(beside, index=bool(index), sep=separator(path)))
 

@@ -100,6 +100,8 @@ def one_error(name: str, share: float = 0.1) -> tuple[pd.DataFrame, pd.DataFrame
             "x": rng.normal(20, 3, 5000),
             "n": rng.integers(0, 500, 5000),
             "kind": rng.choice(["Anna", "Bo"], 5000),
+            "y": rng.normal(20, 3, 5000),
+            "when": pd.date_range("1600-01-01", periods=5000, freq="h", unit="s", tz="UTC"),
         }
     )
     return frame, *corrupt(frame, errors=[name], share=share, seed=1)
@@ -113,11 +115,17 @@ def test_the_truth_about_touched_cells(error: str) -> None:
     assert touched.index.equals(made.index)
     for name in frame:
         assert (made[name] != frame[name]).equals(touched[name])
-    suits = {"typo": ["kind"], "level": ["kind"], "shuffled": list(frame)}.get(error, ["x", "n"])
-    expected = {"shuffled": 0.05}.get(error, 0.08)
+    suits = {
+        "typo": ["kind"],
+        "level": ["kind"],
+        "clock": ["when"],
+        "swapped": ["x", "y"],
+        "shuffled": list(frame),
+        "duplicated": list(frame),
+    }.get(error, ["x", "y", "n"])
     for name in frame:
         share = touched[name].mean()
-        assert (expected * 0.5 < share < 0.12) if name in suits else share == 0
+        assert (0.02 < share < 0.14) if name in suits else share == 0
 
 
 def test_what_each_error_does() -> None:
@@ -138,6 +146,47 @@ def test_what_each_error_does() -> None:
     frame, made, touched = one_error("typo")
     assert made.kind[touched.kind].map(len).between(1, 5).all()
     assert not made.kind[touched.kind].isin(["Anna", "Bo"]).any()
+
+
+def test_errors_of_sensors_clocks_and_whole_rows() -> None:
+    frame, made, touched = one_error("drift")
+    off = ((made.x - frame.x) / 3).where(touched.x)
+    runs = (touched.x != touched.x.shift()).cumsum()[touched.x]
+    for _, run in off.groupby(runs):
+        if len(run) > 5 and run.abs().is_monotonic_increasing:  # no other run begins within it
+            assert 1.8 < run.abs().max() < 5.5
+            assert run.diff().dropna().to_numpy() == pytest.approx(run.iloc[0], rel=1e-6)
+    assert off.abs().max() > 1.8
+    frame, made, touched = one_error("clock")
+    (hours,) = ((made.when - frame.when)[touched.when] / pd.Timedelta(hours=1)).unique()
+    assert hours in (1, -1, 12, 24)
+    assert touched.when.ne(touched.when.shift()).sum() < 60  # runs of rows
+    frame, made, touched = one_error("swapped")
+    hit = touched.x & touched.y
+    assert (made.x[hit] == frame.y[hit]).all()
+    assert (made.y[hit] == frame.x[hit]).all()
+    frame, made, touched = one_error("duplicated")
+    copies = made[touched.x].merge(frame.drop_duplicates())
+    assert len(copies) == touched.x.sum()
+
+
+def test_dates_without_an_hour_are_off_by_days() -> None:
+    frame = pd.DataFrame({"day": pd.date_range("2024-01-01", periods=400, unit="us")})
+    made, touched = corrupt(frame, errors=["clock"], share=0.3)
+    assert touched.day.any()
+    assert set((made.day - frame.day)[touched.day].dt.days) == {1}
+
+
+def test_a_duplicated_row_brings_its_label_and_no_other_error_touches_it() -> None:
+    frame = pd.DataFrame({"x": np.arange(50) / 7, "y": np.arange(50) / 3, "kind": np.arange(50).astype(str)})
+    made, touched = corrupt(frame, label="kind", errors=["duplicated"], share=0.5)
+    assert touched.kind.any()
+    assert len(made.merge(frame)) == 50
+    made, touched = corrupt(
+        frame.drop(columns="y"), label="x", errors=["swapped", "drift", "shuffled"], share=1
+    )
+    assert not touched.x.any()
+    assert touched.kind.any()
 
 
 def test_the_label_is_never_corrupted_and_gaps_stay() -> None:

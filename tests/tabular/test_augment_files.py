@@ -147,7 +147,8 @@ def test_a_parquet_file_part_by_part(folder: Path, how: str) -> None:
     )
     for part in range(0, 1500, 300):
         rows = made.iloc[part : part + 300]
-        assert rows.iloc[100:200].kind.tolist() == rows.iloc[:100].kind.tolist() or how == "mixup"
+        alike = (rows.iloc[100:200].kind.to_numpy() == rows.iloc[:100].kind.to_numpy()).mean()
+        assert alike > {"mixup": 0, "corrupt": 0.85}.get(how, 0.999)  # a duplicated row brings its label
 
 
 def test_a_text_file_part_by_part(folder: Path) -> None:

@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from polysense.errors import PolysenseError
+from polysense.imputation import Imputer, impute, impute_file
 from polysense.tabular.answers import Errors
 from polysense.tabular.augmentation import hide
-from polysense.tabular.imputation import Imputer, impute, impute_file
 from polysense.tabular.schema import Schema
 from polysense.tabular.trees import Features, score
 from tests.tabular.test_augment import every_type
@@ -77,7 +77,7 @@ def test_fitted_on_a_whole_table_applied_to_one_with_holes(
     whole: pd.DataFrame, holes: pd.DataFrame, imputer: Imputer
 ) -> None:
     """Trees that never saw a gap would send it anywhere."""
-    filled = impute(holes, fitted=imputer)
+    filled = impute(holes, model=imputer)
     hidden = holes.isna()
     assert np.sqrt(((filled.y - whole.y)[hidden.y] ** 2).mean()) < 0.25 * whole.y.std()
     assert (filled["size"] == whole["size"])[hidden["size"]].mean() > 0.9
@@ -163,6 +163,31 @@ def test_every_type_keeps_its_type_and_domain(how: str, caplog: pytest.LogCaptur
             assert set(filled[name]) <= set(table[name].dropna())
     assert "left missing, since there is nothing to tell them from: " in caplog.text
     assert "id" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["trees", "mode"])
+def test_dates_and_durations_in_any_unit(how: str) -> None:
+    at = np.arange(200)
+    frame = pd.DataFrame(
+        {
+            "x": at / 7,
+            "day": pd.Timestamp("2020-01-01").as_unit("s") + pd.to_timedelta(at, unit="D"),
+            "lasts": pd.to_timedelta(1370 * at, unit="ms").astype("timedelta64[ms]"),
+        }
+    )
+    holes = frame.mask(pd.DataFrame({"x": at < 0, "day": at % 7 == 0, "lasts": at % 5 == 0}))
+    imputer, finer = Imputer(how).fit(holes), {"day": "datetime64[us]", "lasts": "timedelta64[ns]"}
+    filled, finely = imputer.transform(holes), imputer.transform(holes.astype(finer))
+    assert finely.dtypes.equals(frame.astype(finer).dtypes)
+    assert (finely == filled).all(axis=None)
+    assert filled.day.between(frame.day.min(), frame.day.max()).all()
+    assert filled.lasts.between(frame.lasts.min(), frame.lasts.max()).all()
+    drawn = imputer.transform(holes.astype(finer), draws=2, with_uncertainty=True)
+    assert drawn.day.between(frame.day.min(), frame.day.max()).all()
+    assert (drawn.lasts_low.dropna() <= drawn.lasts_high.dropna()).all()
+    if how == "trees":
+        missed = (filled.lasts - frame.lasts).abs()[holes.lasts.isna()]
+        assert missed.mean() < pd.Timedelta(seconds=20)
 
 
 def test_text_and_many_levels_are_left_to_their_mode(caplog: pytest.LogCaptureFixture) -> None:
