@@ -1,6 +1,6 @@
 """How well each recipe's embedding tells the true state of three games: R² of a linear probe per variable.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.rl_probe [--envs ENV ...] [--arms ARM ...]
+    OMP_NUM_THREADS=1 python -m benchmarks.rl_probe [--envs ENV ...] [--arms ARM ...] [--quick]
 
 Every recipe trains the same small encoder on the same frames of random play for the same number of steps.
 Beside them stand the principal components of the pixels, the untrained encoder, and as the ceiling the same
@@ -34,11 +34,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/rl_probe"))
+    parser.add_argument("--quick", action="store_true", help="few frames and steps: does it run at all?")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.frames, asked.size, asked.steps = 2500, 48, 10
     record = environment(asked.seed, peers=["gymnasium", "stable_baselines3"])
     rows = [row for env in asked.envs for row in probe(env, asked)]
     budget = {name: getattr(asked, name) for name in ("frames", "size", "steps", "batch")}
-    report("rl_probe", rows, {**record, **budget})
+    report("rl_probe_quick" if asked.quick else "rl_probe", rows, {**record, **budget})
 
 
 def probe(env: str, asked: argparse.Namespace) -> list[dict[str, Any]]:

@@ -12,18 +12,15 @@ from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.heads import Pooled, Projector, mlp
 from polysense.encoders.teacher import Teacher
 from polysense.errors import PolysenseError
-from polysense.methods.engine import Branch, Method, Seen, embed
+from polysense.methods.engine import Branch, Method, Reads, Seen, embed
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.reads import EachOther, TeacherViews
+from polysense.methods.reads import TeacherViews
 from polysense.methods.recipes import recipe
 from polysense.modalities.base import View, ViewPlan
 from polysense.objectives.temporal import (
-    VIP,
     ActionPrediction,
     DotInfoNCE,
-    FrameOrder,
     LatentPrediction,
-    Sparsity,
     unfit_actions,
 )
 
@@ -107,7 +104,7 @@ class OtherView(TeacherViews):
         return student, teacher.roll(-1, 0)
 
 
-class Foreseen(nn.Module):
+class Foreseen(nn.Module, Reads):
     """What the student foresees of the later views from the first one, against the teacher's of them.
 
     With ``dynamics`` it goes there by the actions between, a step at a time. Gives the objective
@@ -117,6 +114,14 @@ class Foreseen(nn.Module):
     def __init__(self, dynamics: nn.Module | None = None) -> None:
         super().__init__()
         self.dynamics = dynamics
+
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
+
+    def of_student(self, view: View) -> bool:
+        """What the later ones are foreseen from."""
+        return not later_views(view)
 
     def of_teacher(self, view: View) -> bool:
         """The later ones."""
@@ -151,12 +156,8 @@ class Foreseen(nn.Module):
         return latents[-count:]
 
 
-class Between:
+class Between(Reads):
     """The student's embeddings of a moment and the next, and the action that was taken (inverse dynamics)."""
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Predict the first action from both."""
@@ -225,7 +226,8 @@ def state_contrast(
 ) -> Method:
     """Find the state some steps later among those of other moments (ATC), with the actions between or not.
 
-    Where the background tells episodes apart, it learns the background instead of the state.
+    Where the background tells episodes apart, it learns the background instead of the state: there,
+    ``inverse_dynamics`` and ``spr`` keep more of it.
     """
     dynamics = Dynamics(encoder.dim, actions, hidden) if with_actions else None
     predictor = Residual(out, hidden)
@@ -260,49 +262,6 @@ def spr(
     head = Projector(encoder.dim, hidden, out)
     predict = Branch(head, LatentPrediction(), foreseen, predictor=mlp(out, hidden, out))
     return Method({modality: encoder}, {"predict": predict}, teacher=Teacher(momentum, schedule="constant"))
-
-
-@recipe(
-    "vip",
-    family="states",
-    title="VIP: Towards Universal Visual Reward and Representation via Value-Implicit Pre-Training",
-    paper="https://arxiv.org/abs/2210.00030",
-    views=ViewPlan(globals_=1, options={"state": {"clip": "goal", "scale": (0.2, 1.0), "together": True}}),
-    optimisation=Optimisation("adamw", lr=1e-4, per=32, warmup=0.0),
-    collapse="the penalty on the embedding outweighs the value: lower sparsity",
-    modalities=("state",),
-)
-def vip(
-    encoder: Encoder, modality: str = "state", *, discount: float = 0.98, sparsity: float = 1e-3
-) -> Method:
-    """Make the distance to a goal in the embedding a value: how many steps it takes to get there."""
-    branches = {
-        "value": Branch(Pooled(), VIP(discount), EachOther()),
-        "sparsity": Branch(Pooled(), Sparsity(sparsity, sparsity), EachOther()),
-    }
-    return Method({modality: encoder}, branches)
-
-
-@recipe(
-    "r3m",
-    family="states",
-    title="R3M: A Universal Visual Representation for Robot Manipulation",
-    paper="https://arxiv.org/abs/2203.12601",
-    views=ViewPlan(globals_=1, options={"state": {"clip": "order", "scale": (0.2, 1.0), "together": True}}),
-    optimisation=Optimisation("adamw", lr=1e-4, per=32, warmup=0.0),
-    collapse="the penalty on the embedding outweighs the order of the frames: lower sparsity",
-    modalities=("state",),
-)
-def r3m(encoder: Encoder, modality: str = "state", *, negatives: int = 3, sparsity: float = 1e-5) -> Method:
-    """Bring frames that are close in time closer than those far off and those of other episodes.
-
-    Of the paper's parts the time contrast and the sparsity, without its language alignment.
-    """
-    branches = {
-        "order": Branch(Pooled(), FrameOrder(negatives), EachOther()),
-        "sparsity": Branch(Pooled(), Sparsity(sparsity, sparsity), EachOther()),
-    }
-    return Method({modality: encoder}, branches)
 
 
 @recipe(

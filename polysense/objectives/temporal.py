@@ -59,7 +59,7 @@ class LatentPrediction(Objective):
 
 
 class VIP(Objective):
-    """Value-implicit pretraining: distance to the goal as a value function (https://arxiv.org/abs/2210.00030).
+    """Value-implicit pretraining: nearness to the goal as a value function (https://arxiv.org/abs/2210.00030).
 
     With ``V(o) = -|z(o) - z(goal)|``, a reward of -1 a step, and N clips gathered from all processes::
 
@@ -69,6 +69,10 @@ class VIP(Objective):
     The second mean runs over the frames of all other clips against this one's goal; the authors draw three
     of them. It is the logarithm of a mean over the batch, so batches cannot be worked through in parts.
 
+    Args:
+        discount: of the value a step later.
+        cosine: ``V(o) = cos(z(o), z(goal)) / (1 - discount)`` instead (LIV, https://arxiv.org/abs/2306.00958).
+
     >>> frames = torch.zeros(4, 2, 3)  # all alike: A is 1 everywhere
     >>> VIP()(frames)
     tensor(2.)
@@ -76,20 +80,29 @@ class VIP(Objective):
     Raises PolysenseError for other than four frames, or less than two clips.
     """
 
-    def __init__(self, discount: float = 0.98) -> None:
+    def __init__(self, discount: float = 0.98, *, cosine: bool = False) -> None:
         super().__init__()
-        self.discount = discount
+        self.discount, self.cosine = discount, cosine
 
-    def forward(self, z: Tensor) -> Tensor:
-        """The loss of ``z[4, B, K]``: now, next, first and goal."""
+    def forward(self, z: Tensor, present: Tensor | None = None) -> Tensor:
+        """The loss of ``z[4, B, K]``: now, next, first and goal; ``present[B]`` is False without a goal."""
         z = gather(z, dim=1)
         _check_frames(self, z, 4)
         now, after, first, goal = z
-        advantage = 1 + self.discount * _distances(after, goal) - _distances(now, goal)
-        others = advantage[~torch.eye(len(goal), dtype=torch.bool, device=z.device)]
-        start = torch.linalg.vector_norm(first - goal, dim=-1).mean()
+        there = torch.ones_like(goal[:, 0], dtype=torch.bool) if present is None else gather(present)
+        if not bool(there.any()):
+            return z.sum() * 0
+        advantage = 1 - self.discount * self._values(after, goal) + self._values(now, goal)
+        own = torch.eye(len(goal), dtype=torch.bool, device=z.device)
+        start = -self._values(first, goal).diagonal()[there].mean()
         value: Tensor = (1 - self.discount) * start
-        return value + _log_mean_exp(advantage.diagonal()) + _log_mean_exp(others)
+        return value + _log_mean_exp(advantage[own & there]) + _log_mean_exp(advantage[~own & there])
+
+    def _values(self, frames: Tensor, goals: Tensor) -> Tensor:
+        """``[N, N]``: of each frame for each goal."""
+        if self.cosine:
+            return F.normalize(frames, dim=-1) @ F.normalize(goals, dim=-1).T / (1 - self.discount)
+        return -_distances(frames, goals)
 
 
 class FrameOrder(Objective):
@@ -132,6 +145,33 @@ class FrameOrder(Objective):
         own = torch.eye(len(frames), dtype=torch.bool, device=frames.device)
         similarity = (-_distances(frames, frames)).masked_fill(own, -torch.inf)
         return similarity.logsumexp(1) + math.log(self.negatives / (len(frames) - 1))
+
+
+class InstructionContrast(Objective):
+    """R3M's language alignment: what fulfils an instruction scores above what does not.
+
+    For scores of P right and, for each of them, N wrong pairs of frames, the mean over all samples with an
+    instruction, and over P, of::
+
+        -log exp right / (exp right + sum of exp wrong)
+
+    (The authors count samples without one as zeros in the mean.) https://arxiv.org/abs/2203.12601
+
+    >>> InstructionContrast()(torch.zeros(3, 2), torch.zeros(3, 4, 2)).exp()  # one right among five alike
+    tensor(5.)
+
+    Raises PolysenseError where the shapes do not fit.
+    """
+
+    def forward(self, right: Tensor, wrong: Tensor, present: Tensor | None = None) -> Tensor:
+        """The loss of ``right[P, B]`` and ``wrong[P, N, B]``; ``present[B]`` is False without instruction."""
+        if right.ndim != 2 or wrong.ndim != 3 or wrong[:, 0].shape != right.shape:
+            raise PolysenseError(
+                f"{type(self).__name__} compares scores [P, B] with [P, N, B], but got shapes"
+                f" {list(right.shape)} and {list(wrong.shape)}; check what the branch reads"
+            )
+        losses = torch.cat([right[:, None], wrong], 1).logsumexp(1) - right
+        return mean_of_present(losses.mean(0), present)
 
 
 class Sparsity(Objective):

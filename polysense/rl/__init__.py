@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from polysense.rl.collect import collect
 from polysense.rl.curves import Curve, draw_curves, learning_curve
+from polysense.rl.offline import import_minari
 from polysense.rl.preference_page import PairServer, read_choices
 from polysense.rl.preferences import (
     Preferences,
@@ -50,6 +51,7 @@ __all__ = [
     "draw_curves",
     "features",
     "import_frames",
+    "import_minari",
     "learning_curve",
     "pixels",
     "probe_states",

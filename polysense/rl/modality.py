@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from polysense.errors import PolysenseError
 from polysense.modalities.base import Batch, View, ViewPlan
 from polysense.rl.trajectories import Moments, Trajectories, read_trajectories
-from polysense.rl.views import Cut, StateViews
+from polysense.rl.views import CLIPS, Cut, StateViews
 
 if TYPE_CHECKING:
     from polysense.encoders.base import Encoder
@@ -38,7 +38,8 @@ class States:
     ``plan.options["state"]`` sets fields of :class:`.StateViews`. A plan with one global view and a setting
     ``ahead`` has that view at time t and views of kind "next" at t + ahead; with two global views, the
     second one is at t + ahead. In both cases ``Batch.known["action"]`` holds the actions between, ``[B,
-    ahead]`` integers or ``[B, ahead, A]``, and ``View.present`` is False where the episode ends before.
+    ahead]`` integers or ``[B, ahead, A]``, and ``View.present`` is False where the episode ends before. Where
+    episodes have a mission, ``Batch.known`` holds ``instruction`` and ``sentence``, see :class:`.Sentences`.
 
     Args:
         stack: how many frames make a state; motion cannot be seen in one.
@@ -74,8 +75,9 @@ class States:
         self.side = self.settings_of_views.side(size)
 
     def read(self, source: Any, **reading: Any) -> Trajectories:
-        """The trajectories of a folder, see :func:`.read_trajectories`; only ``label`` has a use here."""
-        return read_trajectories(source, label=reading.get("label"))
+        """The trajectories of a folder; for ``label`` and ``text`` see :func:`.read_trajectories`."""
+        wanted = {name: reading[name] for name in ("label", "text") if name in reading}
+        return read_trajectories(source, **wanted)
 
     def fit(self, dataset: Trajectories, plan: ViewPlan | None = None) -> States:
         """The same modality for frames of the data's size and channels, with ``plan`` if given."""
@@ -117,17 +119,18 @@ class States:
         return Batch(data, torch.from_numpy(rows), self._known(trajectories, rows))
 
     def _known(self, trajectories: Trajectories, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        said = {} if trajectories.sentences is None else trajectories.sentences.known(rows)
         actions, ahead = trajectories.action, self.settings_of_views.ahead
         if actions is None or not ahead:
-            return {}
+            return said
         steps = np.minimum(rows[:, None] + np.arange(ahead), trajectories.last[rows][:, None])
-        return {"action": torch.from_numpy(actions[steps])}
+        return {"action": torch.from_numpy(actions[steps]), **said}
 
     def scenes(self) -> list[Scene]:
         """Which views are made, in order."""
         settings, count = self.settings_of_views, self.plan.globals_
         if settings.clip is not None:
-            return [Scene("global", moment) for moment in range(settings.count)]
+            return [Scene(kind, moment) for moment, kind in enumerate(CLIPS[settings.clip])]
         if count == 1:
             later = [Scene("next", moment) for moment in range(1, settings.count)]
             return [Scene("global", 0), *later]

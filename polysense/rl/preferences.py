@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from polysense.deployment.folder import read_weights, write_json, write_weights
 from polysense.deployment.run import Run
 from polysense.errors import PolysenseError
 from polysense.objectives.preferences import BradleyTerry
 from polysense.rl.trajectories import Trajectories
 
 CALIBRATION_BINS = 10
+
+MODEL = "reward.json"
+"""Beside the weights: what the model is made with."""
 
 
 def clip_pairs(trajectories: Trajectories, count: int, length: int, *, seed: int = 0) -> NDArray[np.int64]:
@@ -144,6 +150,7 @@ class RewardModel(nn.Module):
 
     def __init__(self, dim: int, *, hidden: int = 64, noise: float = 0.0) -> None:
         super().__init__()
+        self.made_with = {"dim": dim, "hidden": hidden, "noise": noise}
         self.loss = BradleyTerry(noise)
         layers = [nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, 1)] if hidden else [nn.Linear(dim, 1)]
         self.layers = nn.Sequential(*layers)
@@ -218,6 +225,40 @@ class RewardModel(nn.Module):
         off = sum(len(each) * abs(float(expected[each].mean() - share[each].mean())) for each in bins)
         log_loss = float(self.loss(first, second, share))
         return {"accuracy": accuracy, "calibration_error": off / len(order), "log_loss": log_loss}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model into a folder, as safetensors and JSON.
+
+        Raises:
+            PolysenseError: when the disk refuses.
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        write_weights(path, self.state_dict(), about={"format": "pt"})
+        write_json(path / MODEL, self.made_with)
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model that :meth:`save` wrote.
+
+        Raises:
+            PolysenseError: when the folder holds none, or its files are damaged or of different models.
+        """
+        path = Path(folder)
+        if not (path / MODEL).is_file():
+            raise PolysenseError(
+                f"{path} holds no reward model (no {MODEL}); write one with RewardModel.save"
+            )
+        try:
+            model = cls(**json.loads((path / MODEL).read_text(encoding="utf-8")))
+            model.load_state_dict(read_weights(path))
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise PolysenseError(
+                f"the files in {path} are not those of one reward model ({str(error).splitlines()[0]});"
+                " fit and save it again"
+            ) from error
+        return model
 
     def _returns(self, preferences: Preferences) -> tuple[Tensor, Tensor]:
         return self(preferences.first).sum(1), self(preferences.second).sum(1)

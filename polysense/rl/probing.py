@@ -23,13 +23,18 @@ TEST_EVERY = 5
 PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """The ridge penalties that are tried, as shares of the features' mean variance."""
 
+PCA = "PCA of pixels"
+"""The row of the humble baseline."""
+
+COMPONENTS = 64
+
 
 def probe_states(
     encoders: Mapping[str, Encoder],
     modality: States,
     trajectories: Trajectories,
     *,
-    components: int = 64,
+    components: int = COMPONENTS,
     device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
     """How well each variable of the true state can be read from features: R² on every fifth episode.
@@ -49,9 +54,9 @@ def probe_states(
     features = {
         name: embed_all(encoder, modality, trajectories, device) for name, encoder in encoders.items()
     }
-    test = _test_rows(episode)
+    test = held_out(episode)
     pixels = extract_raw(modality, trajectories, device=device)
-    features["PCA of pixels"] = principal_components(pixels, components, ~test)
+    features[PCA] = principal_components(pixels, components, ~test)
     scores = {name: ridge_r2(each, truth, episode) for name, each in features.items()}
     names = [name.removeprefix("state_") for name in trajectories.states]
     table = pd.DataFrame.from_dict(scores, orient="index", columns=names)
@@ -76,7 +81,7 @@ def supervised_encoder(
         PolysenseError: for trajectories without true states, or of less than five episodes.
     """
     truth = _truth(trajectories)
-    learns = ~_test_rows(torch.tensor(trajectories.table["episode"].to_numpy(np.int64)))
+    learns = ~held_out(torch.tensor(trajectories.table["episode"].to_numpy(np.int64)))
     rows = learns.nonzero()[:, 0]
     wanted = (truth - truth[rows].mean(0)) / truth[rows].std(0).clamp_min(1e-6)
     shifted = modality.fit(trajectories, ViewPlan(globals_=1))
@@ -118,7 +123,7 @@ def ridge_r2(features: Tensor, truth: Tensor, episode: Tensor) -> list[float]:
     >>> [round(score, 3) for score in ridge_r2(x, 2 * x + 1, torch.arange(20) // 2)]
     [1.0]
     """
-    test = _test_rows(episode)
+    test = held_out(episode)
     rest = torch.unique(episode[~test])
     chooses = ~test & torch.isin(episode, rest[TEST_EVERY - 1 :: TEST_EVERY])
     learns = ~test & ~chooses if bool(chooses.any()) else ~test
@@ -146,7 +151,7 @@ def principal_projection(examples: Tensor, count: int) -> Callable[[Tensor], Ten
     return lambda features: (features - mean) @ directions[:, :count]
 
 
-def _test_rows(episode: Tensor) -> Tensor:
+def held_out(episode: Tensor) -> Tensor:
     """``[N]``: True in every fifth episode."""
     episodes: Sequence[int] = torch.unique(episode).tolist()
     if len(episodes) < TEST_EVERY:
@@ -159,6 +164,14 @@ def _test_rows(episode: Tensor) -> Tensor:
 
 def _r2(features: Tensor, truth: Tensor, learns: Tensor, judges: Tensor) -> Tensor:
     """``[P, V]``: R² on the rows ``judges`` for each penalty and variable, in float64."""
+    y = truth.double()
+    error = (ridge_predictions(features, truth, learns)[:, judges] - y[judges]).square().sum(1)
+    spread = (y[judges] - y[judges].mean(0)).square().sum(0)
+    return 1 - error / spread.clamp_min(1e-12)
+
+
+def ridge_predictions(features: Tensor, truth: Tensor, learns: Tensor) -> Tensor:
+    """``[P, N, V]``: what ridge regression on the rows ``learns`` expects, for each penalty, in float64."""
     x, y = features.double(), truth.double()
     mean, std = x[learns].mean(0), x[learns].std(0)
     x = (x - mean) / std.where(std > 1e-5 * std.max(), torch.inf)  # rounding errors are no features
@@ -166,6 +179,4 @@ def _r2(features: Tensor, truth: Tensor, learns: Tensor, judges: Tensor) -> Tens
     gram, cross = x[learns].T @ x[learns], x[learns].T @ (y[learns] - centre)
     unit = torch.eye(x.shape[1], dtype=x.dtype) * len(x[learns])
     solutions = torch.stack([torch.linalg.solve(gram + penalty * unit, cross) for penalty in PENALTIES])
-    error = (x[judges] @ solutions + centre - y[judges]).square().sum(1)
-    spread = (y[judges] - y[judges].mean(0)).square().sum(0)
-    return 1 - error / spread.clamp_min(1e-12)
+    return x @ solutions + centre

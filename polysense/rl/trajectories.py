@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 
 from polysense.deployment.folder import write_json, write_whole
 from polysense.errors import PolysenseError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from polysense.evaluation.judge import Judgement
+    from polysense.evaluation.protocol import Protocol
+    from polysense.rl.language import Sentences
 
 FRAMES, STEPS, ABOUT = "frames.npy", "steps", "about.json"
 
@@ -50,7 +57,7 @@ class Trajectories:
     ``terminated``, ``truncated``: what was done at the frame and what came of it, empty at the last frame
     of an episode; ``state_…``: what the environment tells of its true state; ``mission``: in words.
     ``about``: where they are from. ``first``, ``last`` ``[N]``: the rows at which each frame's episode
-    begins and ends.
+    begins and ends. ``sentences``: the missions, embedded, where there are any.
 
     >>> frames = np.zeros((3, 1, 8, 8), np.uint8)
     >>> table = pd.DataFrame({"name": list("abc"), "episode": [0, 0, 1], "t": [0, 1, 0]})
@@ -62,9 +69,15 @@ class Trajectories:
     evaluation: Mapping[str, Any] | None = None
 
     def __init__(
-        self, frames: Frames, table: pd.DataFrame, about: Mapping[str, Any], label: str | None = None
+        self,
+        frames: Frames,
+        table: pd.DataFrame,
+        about: Mapping[str, Any],
+        label: str | None = None,
+        sentences: Sentences | None = None,
     ) -> None:
         self.frames, self.table, self.about, self.label = frames, table, about, label
+        self.sentences = sentences
         rows, t = np.arange(len(table)), table["t"].to_numpy()
         self.first = rows - t
         starts = np.flatnonzero(t == 0)
@@ -77,6 +90,12 @@ class Trajectories:
     def __getitems__(self, indices: Sequence[int]) -> Moments:
         """These moments; the modality looks up their frames, and those around them that it needs."""
         return Moments(self, np.asarray(indices, dtype=np.int64))
+
+    def judge(self, features: Mapping[str, Tensor], protocol: Protocol) -> Judgement:
+        """The verdict on features of these frames, see :func:`~.judging.judge_states`."""
+        from polysense.rl.judging import judge_states
+
+        return judge_states(features, self, protocol)
 
     @property
     def channels(self) -> int:
@@ -92,6 +111,11 @@ class Trajectories:
     def actions(self) -> int:
         """How many actions there are to choose from, or how many numbers make one; 0 where unknown."""
         return int((self.about.get("actions") or {}).get("size", 0))
+
+    @property
+    def sentence_dim(self) -> int:
+        """The width of the missions' embeddings; 0 where there are none."""
+        return 0 if self.sentences is None else self.sentences.embeddings.shape[1]
 
     @property
     def action(self) -> NDArray[Any] | None:
@@ -119,20 +143,28 @@ class Trajectories:
             self.frames = np.load(self.frames, mmap_mode="r")[: len(self)]
 
 
-def read_trajectories(source: str | Path | Trajectories, *, label: str | None = None) -> Trajectories:
+def read_trajectories(
+    source: str | Path | Trajectories, *, label: str | None = None, text: str | None = None
+) -> Trajectories:
     """The trajectories of a folder that :func:`~.collect.collect` or :func:`~.reading.import_frames` made.
 
+    ``text`` embeds their missions, by default a bag of words; see :func:`~.language.sentence_embedder`.
+
     Raises:
-        PolysenseError: when it is no such folder, is damaged or empty, or has no column ``label``.
+        PolysenseError: when it is no such folder, is damaged or empty, has no column ``label``, or there is
+            no such encoder of texts.
     """
     found = source if isinstance(source, Trajectories) else _open(Path(source))
-    if label is None:
-        return found
-    if label not in found.table:
+    if label is not None and label not in found.table:
         raise PolysenseError(
             f"trajectories have no column {label!r}; choose from {', '.join(map(str, found.table))}"
         )
-    return Trajectories(found.frames, found.table, found.about, label)
+    sentences = found.sentences
+    if "mission" in found.table and (sentences is None or text is not None):
+        from polysense.rl.language import BAG_OF_WORDS, Sentences
+
+        sentences = Sentences.of(found.table["mission"], text or BAG_OF_WORDS)
+    return Trajectories(found.frames, found.table, found.about, label, sentences)
 
 
 def _open(folder: Path) -> Trajectories:

@@ -17,8 +17,11 @@ from polysense.rl.trajectories import Trajectories
 
 Rows = NDArray[np.int64]
 
-CLIPS = {"goal": 4, "order": 3}
-"""The kinds of clips, and how many moments of an episode each has."""
+CLIPS = {"goal": ("global",) * 4, "order": (*("global",) * 3, "start", "end")}
+"""The kinds of clips, and of which kind is the view of each of their moments."""
+
+ENDS = 0.2
+"""The share of an episode that counts as its start or its end."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class StateViews:
     """What the views of a state show.
 
     ``ahead``: a later moment is so many steps on; ``every``: show each step up to it, not it alone.
-    ``clip``: moments of a whole episode instead, "goal" (now, next, an earlier first, a later goal: VIP) or
-    "order" (now, earlier, later: R3M), drawn for each sample. ``crop``: side of the cut as a share of the
-    frame's. ``shift``: up to so many pixels each way, beyond the edge its pixels repeated (DrQ); by default a
-    21st of the frame's side, its 4 of 84, without a crop. ``scale``: a random resized crop instead, area as
-    a share of the frame. ``intensity``: brightness times 1 ± so much, normally distributed (SPR).
-    ``together``: one cut for all views of a sample.
+    ``clip``: moments of a whole episode instead, drawn for each sample: "goal" (now, next, an earlier first,
+    a later goal: VIP) or "order" (now, earlier, later, and one each in the first and the last fifth: R3M).
+    ``crop``: side of the cut as a share of the frame's. ``shift``: up to so many pixels each way, beyond the
+    edge its pixels repeated (DrQ); by default a 21st of the frame's side, its 4 of 84, without a crop.
+    ``scale``: a random resized crop instead, area as a share of the frame. ``intensity``: brightness times
+    1 ± so much, normally distributed (SPR). ``together``: one cut for all views of a sample.
 
     Raises:
         PolysenseError: naming the setting that is out of its range.
@@ -69,7 +72,7 @@ class StateViews:
     def count(self) -> int:
         """How many moments a sample has."""
         if self.clip is not None:
-            return CLIPS[self.clip]
+            return len(CLIPS[self.clip])
         return 1 + (self.ahead if self.every else min(self.ahead, 1))
 
     def side(self, size: int) -> int:
@@ -90,7 +93,7 @@ class StateViews:
         first, last = trajectories.first[rows], trajectories.last[rows]
         if self.clip is not None:
             # drawn from the samples themselves: a resumed run, whatever ran before, draws the same
-            uniform = np.random.default_rng(rows.tolist()).random((3, len(rows)))
+            uniform = np.random.default_rng(rows.tolist()).random((4, len(rows)))
             draw = _goal_clip if self.clip == "goal" else _order_clip
             wanted = np.stack([rows, *draw(rows, first, last, uniform)], 1)
             return wanted, np.ones_like(wanted, dtype=bool)
@@ -106,9 +109,15 @@ def _goal_clip(rows: Rows, first: Rows, last: Rows, uniform: NDArray[np.float64]
 
 
 def _order_clip(rows: Rows, first: Rows, last: Rows, uniform: NDArray[np.float64]) -> list[Rows]:
-    """An earlier and a later moment, where the episode has any."""
+    """An earlier and a later moment, where the episode has any, and one each near its start and its end."""
     earlier, later = np.maximum(rows - 1, first), np.minimum(rows + 1, last)
-    return [_between(first, earlier, uniform[0]), _between(later, last, uniform[1])]
+    reach = (ENDS * (last - first)).astype(np.int64)
+    return [
+        _between(first, earlier, uniform[0]),
+        _between(later, last, uniform[1]),
+        _between(first, first + reach, uniform[2]),
+        _between(last - reach, last, uniform[3]),
+    ]
 
 
 def _between(low: Rows, high: Rows, uniform: NDArray[np.float64]) -> Rows:

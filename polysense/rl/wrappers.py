@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polysense.deployment.run import Run, load
 from polysense.errors import PolysenseError
-from polysense.rl.collect import camera_of, make_env, shrink
+from polysense.rl.environments import camera_of, make_env, shrink
 from polysense.rl.modality import States
 from polysense.rl.preferences import RewardModel
 from polysense.rl.rendering import Renderer

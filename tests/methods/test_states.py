@@ -26,7 +26,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "state_contrast": {"momentum": 0.99, "hidden": 512, "out": 128, "with_actions": False},
     "spr": {"momentum": 0.99, "out": 256},
     "vip": {"discount": 0.98, "sparsity": 1e-3},
-    "r3m": {"negatives": 3, "sparsity": 1e-5},
+    "r3m": {"negatives": 3, "sparsity": 1e-5, "language": 1.0, "hidden": 1024},
+    "liv": {"discount": 0.98},
     "inverse_dynamics": {"hidden": 256},
 }
 
@@ -41,7 +42,7 @@ def test_published_views() -> None:
     assert find("curl").views.options["state"] == {"crop": 0.84}  # 84 of 100
     assert find("state_contrast").views.options["state"] == {"ahead": 3}
     assert find("spr").views.options["state"] == {"ahead": 5, "every": True, "intensity": 0.05}
-    for name in ("vip", "r3m"):
+    for name in ("vip", "r3m", "liv"):
         assert find(name).views.options["state"]["together"]
 
 
@@ -109,6 +110,43 @@ def test_spr_predicts_every_step_through_the_actions_up_to_the_episodes_end() ->
         present = steps[k + 1].present
         losses += (predicted - target).square().sum(1)[present]
     torch.testing.assert_close(built(steps, {"action": actions}).loss, torch.stack(losses).mean())
+
+
+class Counting(RowEncoder):
+    """Counts the rows it encodes, those with gradients first."""
+
+    def __init__(self) -> None:
+        super().__init__(4, DIM)
+        self.rows = [0, 0]
+
+    def forward(self, data: Tensor, mask: Tensor | None = None) -> Encoded:
+        self.rows[not torch.is_grad_enabled()] += len(data)
+        return super().forward(data, mask)
+
+
+@pytest.mark.parametrize(("name", "later"), [("state_contrast", 1), ("spr", 5)])
+def test_the_student_encodes_only_what_it_foresees_from(
+    name: str, later: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(name: str) -> tuple[list[int], Tensor, list[Tensor]]:
+        torch.manual_seed(0)
+        encoder = Counting()
+        built = find(name).build(encoder, "state", hidden=8, out=5).eval()
+        assert built.teacher is not None
+        taught: Any = built.teacher["towers"]
+        loss = built(views(("global",) + later * ("next",)), {"action": torch.zeros(B, later).long()}).loss
+        loss.backward()
+        gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+        return encoder.rows + taught["state"].rows, loss.detach(), gradients
+
+    rows, loss, gradients = step(name)
+    assert rows == [B, 0, 0, later * B]
+    monkeypatch.setattr(Foreseen, "of_student", lambda self, view: True)
+    rows_of_all, loss_of_all, gradients_of_all = step(name)
+    assert rows_of_all == [(1 + later) * B, 0, 0, later * B]
+    assert torch.equal(loss, loss_of_all)
+    assert gradients
+    torch.testing.assert_close(gradients, gradients_of_all)
 
 
 def test_actions_change_what_is_foreseen() -> None:

@@ -10,6 +10,7 @@ from polysense.objectives import (
     ActionPrediction,
     DotInfoNCE,
     FrameOrder,
+    InstructionContrast,
     LatentPrediction,
     Sparsity,
 )
@@ -88,6 +89,39 @@ def test_vip_is_the_authors_with_every_other_clip_as_negative() -> None:
     )
     expected = 0.02 * -value(first, goal).mean() + term(now, after, goal) + others
     compare(VIP()(z), expected, z, reference)
+
+
+def test_livs_value_is_the_authors_where_there_is_a_goal() -> None:
+    """Cosines over 1 - gamma; without goals, frames still stand against the others' goals."""
+    z, reference = (frames(4).requires_grad_() for _ in range(2))
+    present = torch.tensor([True, True, False, True, True])
+    now, after, first, goal = reference
+    rows = present.nonzero()[:, 0].tolist()
+
+    def value(a: Tensor, b: Tensor) -> Tensor:
+        return torch.nn.functional.cosine_similarity(a, b, dim=-1) / 0.1
+
+    def advantage(frame: int, target: int) -> Tensor:
+        return torch.exp(-(-1 + 0.9 * value(after[frame], goal[target]) - value(now[frame], goal[target])))
+
+    own = torch.stack([advantage(row, row) for row in rows]).mean().log()
+    others = torch.stack([advantage(i, j) for j in rows for i in range(CLIPS) if i != j]).mean().log()
+    expected = 0.1 * -value(first, goal)[present].mean() + own + others
+    compare(VIP(0.9, cosine=True)(z, present), expected, z, reference)
+    assert VIP()(z, torch.zeros(CLIPS, dtype=torch.bool)).item() == 0
+
+
+def test_r3ms_language_contrast_is_the_authors_over_the_clips_with_instructions() -> None:
+    torch.manual_seed(0)
+    right = torch.randn(3, CLIPS, dtype=torch.float64, requires_grad=True)
+    wrong = torch.randn(3, 4, CLIPS, dtype=torch.float64)
+    reference = right.detach().clone().requires_grad_()
+    told = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    each = -torch.log(torch.exp(reference) / (torch.exp(reference) + torch.exp(wrong).sum(1)))
+    loss = InstructionContrast()(right, wrong, told.bool())
+    compare(loss, (each.mean(0) * told).sum() / told.sum(), right, reference)
+    with pytest.raises(PolysenseError, match=r"scores \[P, B\] with \[P, N, B\], but got shapes \[3, 5\]"):
+        InstructionContrast()(right, wrong[:2])
 
 
 def test_r3ms_time_contrast_is_the_authors_with_every_other_clip_as_negative() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 
 from polysense.errors import PolysenseError
 from polysense.rl import rendering
-from polysense.rl.collect import collect, shrink
+from polysense.rl.collect import collect
+from polysense.rl.environments import make_env, shrink
 from polysense.rl.trajectories import read_trajectories
 from tests.rl.toys import Dot
 
@@ -56,6 +59,50 @@ def test_an_interrupted_collection_goes_on_as_if_nothing_had_happened(tmp_path: 
     parts = collect(Dot(), out=tmp_path / "parts", steps=60, size=16)
     assert parts.table.equals(whole.table)
     assert np.array_equal(parts.frames, whole.frames)
+
+
+class Fragile(Dot):
+    """It breaks in its third episode."""
+
+    episodes = 0
+
+    def reset(self, **options: Any) -> Any:
+        observation, info = super().reset(**options)
+        if abs(self.place - THIRD) < 1e-6:
+            raise ValueError("the dot fell off")
+        return observation, info
+
+
+THIRD = 0.16022755180126824
+"""Where the third episode of the seed 0 begins."""
+
+
+def test_several_processes_collect_what_one_would_have(tmp_path: Path) -> None:
+    """Also when they go on after an interruption; Dots are made by a function."""
+    whole = collect(Dot(), out=tmp_path / "whole", steps=100, size=16)
+    assert whole.table["state_0"][26] == pytest.approx(THIRD)
+    with pytest.raises(ValueError, match="fell off"):
+        collect(Fragile, out=tmp_path / "parts", steps=100, size=16, envs=2)
+    assert read_trajectories(tmp_path / "parts").table["episode"].unique().tolist() == [0, 1]
+    (tmp_path / "parts" / "about.json").write_text((tmp_path / "whole" / "about.json").read_text())
+    parts = collect(lambda: Dot(), out=tmp_path / "parts", steps=100, size=16, envs=2)
+    assert parts.table.equals(whole.table)
+    assert np.array_equal(parts.frames, whole.frames)
+    again = collect(
+        lambda: Dot(), out=tmp_path / "parts", steps=20, size=16, envs=2
+    )  # more than that is there
+    assert len(again) == len(whole)
+
+
+def test_a_process_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: Path) -> None:
+    def dies(observation: Any) -> int:
+        if abs(float(observation[0]) - THIRD) < 1e-6:
+            os._exit(1)
+        return 1
+
+    with pytest.raises(PolysenseError, match="a process that played has died"):
+        collect(Dot, out=tmp_path / "a", steps=100, size=16, envs=2, policy=dies)
+    assert not list((tmp_path / "a" / "steps").glob(".*"))
 
 
 def test_a_complete_collection_is_left_alone(tmp_path: Path) -> None:
@@ -151,6 +198,8 @@ class Blind(Dot):
 @pytest.mark.parametrize(
     ("env", "words"),
     [
+        ("ALE/Pong-v5", r"ALE/Pong-v5 needs the package 'ale_py': pip install 'polysense\[atari\]'"),
+        ("dm_control/cartpole-swingup-v0", r"needs the package 'shimmy': .* 'polysense\[dm_control\]'"),
         ("Nowhere-v0", "gymnasium cannot make the environment 'Nowhere-v0'"),
         (
             Dot(render_mode=None),
@@ -170,6 +219,8 @@ def test_an_environment_that_will_not_do_is_told(tmp_path: Path, env: Any, words
     ("options", "words"),
     [
         ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"envs": 0}, "envs is 0; it must be at least 1"),
+        ({"envs": 2}, "only an environment's name, or a function .* several times at once"),
         ({"policy": 3}, "a policy is 'random', .* not a int"),
         ({"policy": "nowhere.zip"}, "there is no policy nowhere.zip"),
     ],
@@ -177,6 +228,25 @@ def test_an_environment_that_will_not_do_is_told(tmp_path: Path, env: Any, words
 def test_options_that_will_not_do_are_told(tmp_path: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(PolysenseError, match=words):
         collect(Dot(), out=tmp_path / "a", **{"size": 16, "steps": 2, **options})
+
+
+def test_what_cannot_be_sent_to_a_process_is_told(tmp_path: Path) -> None:
+    lock = threading.Lock()
+    with pytest.raises(PolysenseError, match=r"cannot be sent to other processes .*lock"):
+        collect(Dot, out=tmp_path / "a", steps=2, size=16, envs=2, policy=lambda seen: int(lock.locked()))
+
+
+def test_without_a_display_games_are_drawn_off_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else SDL complains on the terminal."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    make_env("CartPole-v1", drawn=True)
+    assert os.environ["SDL_VIDEODRIVER"] == "dummy"
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    monkeypatch.setenv("DISPLAY", ":0")
+    make_env("CartPole-v1", drawn=True)
+    assert "SDL_VIDEODRIVER" not in os.environ
 
 
 def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ def test_clips_stay_in_their_episode_and_in_order(clip: str) -> None:
         assert {0, 20} <= set(start.tolist())
         assert {19, 49} <= set(goal.tolist())
     else:
-        now, earlier, later = drawn.T
+        now, earlier, later, start, end = drawn.T
+        assert set((start - first).tolist()) == {*range(int(0.2 * 29) + 1)}
+        assert set((last - end).tolist()) == {*range(int(0.2 * 29) + 1)}
         assert (earlier < now)[now > first].all()
         assert (later > now)[now < last].all()
 

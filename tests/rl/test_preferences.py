@@ -5,7 +5,7 @@ import json
 import re
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,6 +19,7 @@ from torch import Tensor
 from polysense import rl
 from polysense.deployment.run import Run
 from polysense.errors import PolysenseError
+from polysense.evaluation.features import embed_all
 from polysense.objectives import BradleyTerry
 from polysense.rl import Preferences, RewardModel
 from polysense.rl.encoder import StateConv
@@ -118,6 +119,79 @@ def test_an_environment_is_rewarded_by_the_model() -> None:
     assert info["true_reward"] == 1.0
     with pytest.raises(PolysenseError, match=r"observations \[2, 32, 32\] where .* stacks \[3, 1, 32, 32\]"):
         rl.PreferenceReward(Pixels(Dot(), 2, SIDE), run, model)
+
+
+class Walk(Dot):
+    """The reward is how far right the dot is."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, self.place, terminated, truncated, info
+
+
+def true_return(act: Callable[[Any], int], run: Run, episodes: int = 20) -> float:
+    """The mean return of a way to act, by the environment's own reward."""
+    env, total = rl.pixels(Walk(), run), 0.0
+    for seed in range(episodes):
+        observation, ended = env.reset(seed=seed)[0], False
+        while not ended:
+            observation, reward, ended, _, _ = env.step(act(observation))
+            total += reward
+    return total / episodes
+
+
+def test_an_agent_on_the_learned_reward_earns_more_of_the_true_one(tmp_path: Path) -> None:
+    """From answers about clips to a policy that never saw the environment's reward."""
+    from stable_baselines3 import PPO
+
+    seen = rl.collect(Walk(), out=tmp_path / "frames", steps=600, size=SIDE)
+    torch.manual_seed(0)
+    states = States(size=SIDE)
+    config = {"data": {"source": str(tmp_path / "frames"), "was": "frames"}}
+    run = Run(StateConv(3, SIDE, dim=16), states, Path("runs/states"), config).eval()
+    pairs = rl.clip_pairs(seen, 200, 3)
+    returns = seen.table["state_0"].to_numpy()[pairs].sum(2)
+    share = rl.scripted_choices(returns[:, 0], returns[:, 1], indifference=0.05, mistakes=0.05)
+    answers = Preferences.of_clips(embed_all(run.encoder, states, seen), pairs, share)
+    learn, held_out = answers.split()
+    model = RewardModel(16, noise=0.1).fit(learn, steps=150)
+    assert model.judge(held_out)["accuracy"] > 0.8
+
+    env = rl.PreferenceReward(rl.pixels(Walk(), run), run, model)
+    settings = {"n_steps": 48, "batch_size": 48, "n_epochs": 10, "learning_rate": 1e-2, "gamma": 0.8}
+    agent = PPO("MlpPolicy", env, policy_kwargs=rl.features(run), seed=0, device="cpu", **settings)
+    agent.learn(960)
+    rng = np.random.default_rng(0)
+    chance = true_return(lambda _: int(rng.integers(2)), run)
+    learned = true_return(lambda seen: int(agent.predict(seen, deterministic=True)[0]), run)
+    print(f"true return: {learned:.1f} against {chance:.1f} at random")
+    assert learned > chance + 2
+
+
+def test_a_saved_model_is_the_same_when_loaded(tmp_path: Path) -> None:
+    model = RewardModel(DIM, hidden=5, noise=0.1).fit(compared(20))
+    loaded = RewardModel.load(model.save(tmp_path / "reward"))
+    clips = compared(5, seed=3).first
+    torch.testing.assert_close(loaded.reward(clips), model.reward(clips), rtol=0, atol=0)
+    assert loaded.judge(compared(9)) == model.judge(compared(9))
+    assert sorted(path.name for path in (tmp_path / "reward").iterdir()) == [
+        "reward.json",
+        "weights.safetensors",
+    ]
+
+
+def test_what_is_no_saved_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PolysenseError, match=r"holds no reward model \(no reward.json\)"):
+        RewardModel.load(tmp_path)
+    RewardModel(DIM).save(tmp_path)
+    for content in ('{"dim": 7, "hidden": 64}', '{"width": 1}', "nonsense"):
+        (tmp_path / "reward.json").write_text(content)
+        with pytest.raises(PolysenseError, match="not those of one reward model"):
+            RewardModel.load(tmp_path)
+    RewardModel(DIM).save(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04")
+    with pytest.raises(PolysenseError, match="a pickle, not safetensors"):
+        RewardModel.load(tmp_path)
 
 
 class LengthRun:
