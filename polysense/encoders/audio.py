@@ -20,12 +20,13 @@ from polysense.encoders.spectrograms import (
     valid_frames,
 )
 from polysense.encoders.wav2vec import Wav2Vec
+from polysense.encoders.wave_gru import WaveGRU
 from polysense.errors import PolysenseError, require, unknown
 
 OF_MELS: dict[str, Callable[..., Encoder]] = {"audio_cnn": SpectrogramCNN, "audio_vit_nano": SpectrogramViT}
 """The encoders of this package that read log-mels, by name."""
 
-OF_WAVES: dict[str, Callable[..., Encoder]] = {"wav_nano": Wav2Vec}
+OF_WAVES: dict[str, Callable[..., Encoder]] = {"wav_nano": Wav2Vec, "wav_gru": WaveGRU}
 """The encoders of this package that read waves, by name."""
 
 TRANSFORMERS = "transformers:"
@@ -112,9 +113,9 @@ def build(spec: str | nn.Module, *, form: str, mels: int, rate: int, **options: 
     """Build an encoder for sounds of ``rate`` samples a second, as log-mels of ``mels`` bands or as waves.
 
     ``spec`` is a name: "audio_cnn" (options of :class:`.SpectrogramCNN`), "audio_vit_nano" (of
-    :class:`.SpectrogramViT`) or any encoder of pictures for log-mels; "wav_nano" (of :class:`.Wav2Vec`) or
-    "transformers:NAME-or-folder" for waves. Or it is your own module: an :class:`.Encoder`, or one that
-    reads log-mels ``[B, 1, mels, T]``.
+    :class:`.SpectrogramViT`) or any encoder of pictures for log-mels; "wav_nano" (of :class:`.Wav2Vec`),
+    "wav_gru" (of :class:`.WaveGRU`) or "transformers:NAME-or-folder" for waves. Or it is your own module: an
+    :class:`.Encoder`, or one that reads log-mels ``[B, 1, mels, T]``.
 
     >>> build("wav_nano", form="mel", mels=64, rate=8000)
     Traceback (most recent call last):
@@ -177,6 +178,7 @@ def list_encoders() -> list[tuple[str, str]]:
         ("audio_cnn", "conv net on log-mels of BYOL-A's kind, 512 wide; for sound"),
         ("audio_vit_nano", "ViT on log-mels, width 128, depth 6; can hide tokens; for sound"),
         ("wav_nano", "wav2vec 2.0 on waves, width 128, depth 4; replaces hidden frames; for sound"),
+        ("wav_gru", "CPC's convolutions and GRU on waves, width 128; for sound"),
         ("transformers:NAME", "Wav2Vec2, HuBERT, WavLM, AST, … of transformers on waves; for sound"),
     ]
 

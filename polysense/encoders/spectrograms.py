@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.heads import sine_cosine
-from polysense.encoders.transformer import Block
+from polysense.encoders.transformer import Block, kept_layers, through
 from polysense.encoders.vit import patchify
 from polysense.errors import PolysenseError
 
@@ -144,13 +144,8 @@ class SpectrogramViT(SoundEncoder):
         if mask is not None and self.mask_token is None:
             shown = (~mask).nonzero()[:, 1].view(len(mask), -1)
             tokens, valid = tokens.take_along_dim(shown[..., None], 1), valid.gather(1, shown)
-        attended, layers = None if bool(valid.all()) else valid, []
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, causal=False, attended=attended)
-            if number > len(self.blocks) - self.kept_layers:
-                layers.append(tokens)
+        tokens, kept = through(self.blocks, tokens, valid, self.kept_layers)
         tokens = self.norm(tokens)
-        kept = torch.stack(layers, 1) if layers else None
         return Encoded(mean_of_valid(tokens, valid), tokens, grid, mask, kept)
 
     def grid(self, data: Any) -> tuple[int, int]:
@@ -179,10 +174,7 @@ class SpectrogramViT(SoundEncoder):
 
     def keep_layers(self, count: int) -> None:
         """From now on give the patches of the last ``count`` blocks, before the closing norm, too."""
-        if not 0 <= count <= len(self.blocks):
-            depth = len(self.blocks)
-            raise PolysenseError(f"this ViT has {depth} blocks and cannot keep {count}; choose 0 to {depth}")
-        self.kept_layers = count
+        self.kept_layers = kept_layers(count, self.blocks)
 
     def settle(self) -> None:
         """Put away the mask token and the kept layers."""

@@ -12,7 +12,8 @@ from torch.nn import functional
 from polysense.encoders.base import Encoded
 from polysense.encoders.logmel import LogMel
 from polysense.encoders.spectrograms import Sound, SoundEncoder, mean_of_valid, valid_frames
-from polysense.encoders.transformer import Block
+from polysense.encoders.transformer import Block, kept_layers, through
+from polysense.encoders.wave_frames import WaveFrames
 from polysense.errors import PolysenseError
 
 CEPSTRA = 13
@@ -54,24 +55,17 @@ class Wav2Vec(SoundEncoder):
                 f" of {reach}; choose a rate above 1,000, heads that divide the width, and an odd reach"
             )
         self.dim, self.channels = width, channels
-        self.kernels = [20, *(3 if number < 4 else 2 for number in range(halvings))]
-        self.strides = [10, *([2] * halvings)]
-        inputs = [1, *([channels] * halvings)]
-        self.extractor = nn.ModuleList(
-            nn.Conv1d(each, channels, kernel, stride, bias=False)
-            for each, kernel, stride in zip(inputs, self.kernels, self.strides, strict=True)
-        )
-        self.extractor_norms = nn.ModuleList(nn.LayerNorm(channels) for _ in self.extractor)
+        kernels = [20, *(3 if number < 4 else 2 for number in range(halvings))]
+        self.extractor = WaveFrames(kernels, [10, *([2] * halvings)], channels)
         self.feature_norm = nn.LayerNorm(channels)
         self.embed = nn.Linear(channels, width)
         self.place = nn.Conv1d(width, width, reach, padding=reach // 2, groups=heads)
         self.blocks = nn.ModuleList(Block(width, heads, depth) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.mask_token: nn.Parameter | None = None
-        hop, field = math.prod(self.strides), self._field()
+        self.kept_layers = 0
+        hop, field = self.extractor.hop, self.extractor.field
         self.cepstrum = LogMel(rate, mels=40, window=field / rate, hop=hop / rate, epsilon=1e-8)
-        for convolution in self.extractor:
-            nn.init.kaiming_normal_(convolution.weight)  # type: ignore[arg-type]
 
     @property
     def trunk(self) -> nn.Module:  # type: ignore[override]
@@ -92,25 +86,18 @@ class Wav2Vec(SoundEncoder):
         valid = valid_frames(self.frames(data["lengths"]), frames)
         tokens = tokens * valid[..., None]
         tokens = tokens + functional.gelu(self.place(tokens.mT)).mT
-        attended = None if bool(valid.all()) else valid
-        for block in self.blocks:
-            tokens = block(tokens, causal=False, attended=attended)
+        tokens, kept = through(self.blocks, tokens, valid, self.kept_layers)
         tokens = self.norm(tokens)
-        return Encoded(mean_of_valid(tokens, valid), tokens, (frames,), mask)
+        return Encoded(mean_of_valid(tokens, valid), tokens, (frames,), mask, kept)
 
     def extract(self, data: Sound) -> Tensor:
         """What the convolutions make of each frame, normalised: ``[B, T, channels]``."""
-        features = self._long_enough(_normalised(data["waves"], data["lengths"]))[:, None]
-        for layer, norm in zip(self.extractor, self.extractor_norms, strict=True):
-            features = functional.gelu(norm(layer(features).mT)).mT
-        normed: Tensor = self.feature_norm(features.mT)
+        normed: Tensor = self.feature_norm(self.extractor(data))
         return normed
 
     def frames(self, lengths: Tensor) -> Tensor:
         """How many frames clips of so many samples have, at least one."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
-        return lengths.clamp_min(1)
+        return self.extractor.count(lengths)
 
     def grid(self, data: Any) -> tuple[int]:
         """How many frames lie behind one another, of a view's data or its waves alone."""
@@ -119,7 +106,7 @@ class Wav2Vec(SoundEncoder):
 
     def tokenise(self, data: Sound) -> Tensor:
         """``[B, T, 39]``: cepstral coefficients of the samples a frame reads, and their two differences."""
-        waves = self._long_enough(data["waves"])
+        waves = self.extractor.filled(data["waves"])
         frames = waves.unfold(1, self.cepstrum.window, self.cepstrum.hop) * self.cepstrum.frame
         energy = torch.fft.rfft(frames, n=self.cepstrum.fft).abs().square() @ self.cepstrum.bands.T
         mel = energy.clamp_min(self.cepstrum.epsilon).log()
@@ -143,27 +130,13 @@ class Wav2Vec(SoundEncoder):
         """From now on put a learned vector where a frame is hidden."""
         self.mask_token = nn.Parameter(torch.rand(self.dim))
 
+    def keep_layers(self, count: int) -> None:
+        """From now on give the frames of the last ``count`` blocks, before the closing norm, too."""
+        self.kept_layers = kept_layers(count, self.blocks)
+
     def settle(self) -> None:
-        """Put away the mask token."""
-        self.mask_token = None
-
-    def _field(self) -> int:
-        """How many samples one frame reads."""
-        field = 1
-        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
-            field = (field - 1) * stride + kernel
-        return field
-
-    def _long_enough(self, waves: Tensor) -> Tensor:
-        """Silence behind clips that do not fill one frame."""
-        return functional.pad(waves, (0, max(0, self._field() - waves.shape[1])))
-
-
-def _normalised(waves: Tensor, lengths: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over the valid samples, 0 behind them."""
-    valid, count = valid_frames(lengths, waves.shape[1]), lengths[:, None]
-    centred = (waves - waves.sum(1, keepdim=True) / count) * valid
-    return centred / (centred.square().sum(1, keepdim=True) / count + 1e-7).sqrt()
+        """Put away the mask token and the kept layers."""
+        self.mask_token, self.kept_layers = None, 0
 
 
 def _difference(frames: Tensor) -> Tensor:

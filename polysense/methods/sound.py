@@ -16,7 +16,7 @@ from polysense.encoders.teacher import Teacher
 from polysense.encoders.wav2vec import Wav2Vec
 from polysense.errors import PolysenseError
 from polysense.methods.build import joint_embedding, masked_prediction
-from polysense.methods.engine import Branch, Method, Seen
+from polysense.methods.engine import Branch, Method, Reads, Seen
 from polysense.methods.masked import mae
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import recipe
@@ -203,7 +203,7 @@ class Quantiser(nn.Module):
         return torch.einsum("btgv,gvd->btgd", chosen, self.codebooks).flatten(2), logits.softmax(-1)
 
 
-class QuantisedFrames(nn.Module):
+class QuantisedFrames(nn.Module, Reads):
     """The context at every frame, what the extractor heard there in words of a codebook, and the mask.
 
     The extractor's frames are worked out a second time, for the encoder's output has no place for them.
@@ -213,10 +213,6 @@ class QuantisedFrames(nn.Module):
     def __init__(self, extract: Callable[[Any], Tensor], quantiser: Quantiser, project: nn.Module) -> None:
         super().__init__()
         self.extract, self.quantiser, self.project = extract, quantiser, project
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def forward(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Of the one view there is."""

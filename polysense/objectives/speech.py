@@ -45,6 +45,49 @@ class BilinearContrast(Objective):
         return mean_over_processes(torch.stack(losses).mean())
 
 
+class FutureContrast(Objective):
+    """CPC: tell the frame that follows from the clip's others, and from other clips' at that time.
+
+    For each clip b, frame t and step k, with p the prediction of step k at t and z the frames::
+
+        loss = mean of -p(b,t,k) . z(b,t+k) + log (sum over all frames u of exp p(b,t,k) . z(b,u)
+                                                   + sum over other clips c of exp p(b,t,k) . z(c,t+k))
+
+    Frames count that have all K steps before them. The paper draws its negatives of both kinds; here all
+    frames of the clip, and of each other clip of all processes one, are taken.
+
+    https://arxiv.org/abs/1807.03748
+
+    >>> FutureContrast()(torch.zeros(2, 5, 3, 4), torch.zeros(2, 5, 4)).exp().round()  # among 5 and 1
+    tensor(6.)
+
+    Raises PolysenseError where the shapes do not fit, or clips have no more frames than there are steps.
+    """
+
+    def forward(self, predicted: Tensor, frames: Tensor) -> Tensor:
+        """The loss of predictions ``[B, T, K, D]``, of which k foresees frame t + k + 1 of ``[B, T, D]``."""
+        fits = predicted.ndim == 4 and frames.shape == (*predicted.shape[:2], predicted.shape[3])
+        if not fits or predicted.shape[2] >= predicted.shape[1]:
+            raise PolysenseError(
+                "FutureContrast takes predictions [clips, frames, steps, values] and frames [clips, frames,"
+                f" values], more of them than steps, but got {list(predicted.shape)} and"
+                f" {list(frames.shape)}; take longer crops or fewer steps"
+            )
+        clips, total, steps, _ = predicted.shape
+        everyone = gather(frames, dim=0)
+        own = torch.arange(clips, device=frames.device) + rank() * clips
+        itself = F.one_hot(own, len(everyone)).bool()
+        losses = []
+        for step in range(steps):
+            asked = predicted[:, : total - steps, step]
+            within = asked @ frames.mT
+            then = everyone[:, step + 1 : total - steps + step + 1]
+            across = torch.einsum("btd,ctd->btc", asked, then).masked_fill(itself[:, None], -torch.inf)
+            right = within.diagonal(step + 1, 1, 2)[:, : total - steps]
+            losses.append((torch.cat([within, across], 2).logsumexp(2) - right).mean())
+        return mean_over_processes(torch.stack(losses).mean())
+
+
 class QuantisedContrast(Objective):
     """wav2vec 2.0: find what was hidden among the clip's other hidden frames, and use the whole codebook.
 

@@ -7,6 +7,7 @@ import io
 import math
 import zipfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -35,6 +36,8 @@ class Gallery:
     thumbnails: np.ndarray | None = None  # [n, h, w, 3] bytes
     views: np.ndarray | None = None  # [s, v, h, w, 3] bytes, the original first
     view_names: list[str] = field(default_factory=list)
+    viewed: list[int] = field(default_factory=list)  # the samples of `views`
+    sounds: dict[int, bytes] = field(default_factory=dict)  # files of those samples that can be heard
     method_name: str = "the method"
 
 
@@ -88,6 +91,8 @@ def read_gallery(path: Path) -> Gallery | None:
             thumbnails=arrays.get("thumbnails"),
             views=arrays.get("views"),
             view_names=[str(name) for name in arrays.get("view_names", [])],
+            viewed=[int(sample) for sample in arrays.get("viewed", [])],
+            sounds=_sounds(arrays),
             method_name=str(arrays.get("method_name", "the method")),
         )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -96,6 +101,15 @@ def read_gallery(path: Path) -> Gallery | None:
         ) from error
     _check(gallery, path)
     return gallery
+
+
+def _sounds(arrays: Mapping[str, np.ndarray]) -> dict[int, bytes]:
+    """Files by the number of their sample; they lie one behind the other."""
+    if "sounds" not in arrays:
+        return {}
+    ends = arrays["sound_ends"].tolist()
+    files = [arrays["sounds"][start:end].tobytes() for start, end in zip([0, *ends], ends, strict=False)]
+    return dict(zip(arrays["sound_rows"].tolist(), files, strict=True))
 
 
 def _check(gallery: Gallery, path: Path) -> None:
@@ -160,6 +174,7 @@ def neighbours(gallery: Gallery, thumbs: Sheet | None) -> str:
         share = same[known].mean() * 100
         caption += f" Underlined: same label as the query ({share:.0f}\u00a0% of the neighbours shown)."
     kind = "pictures" if thumbs else "texts"
+    caption += " Press a spectrogram to hear it." if gallery.sounds else ""
     return f'<p class="hint">{caption}</p><div class="neighbours {kind}">{"".join(rows)}</div>'
 
 
@@ -167,16 +182,36 @@ def _described(gallery: Gallery, index: int) -> str:
     return ", ".join(filter(None, (gallery.names[index], gallery.labels[index])))
 
 
+def _heard(gallery: Gallery, index: int, picture: str, described: str) -> str:
+    """A sample's picture, as a button that plays it where it is a sound."""
+    if index not in gallery.sounds:
+        return picture
+    return (
+        f'<button type="button" class="play" data-sound="{index}" aria-pressed="false" '
+        f'aria-label="Play {escape(described)}">{picture}</button>'
+    )
+
+
+def sounds(gallery: Gallery) -> str:
+    """The files that the page's buttons play, each embedded once; `""` where there are none."""
+    if not gallery.sounds:
+        return ""
+    files = {index: base64.b64encode(file).decode() for index, file in gallery.sounds.items()}
+    return f'<div class="sounds" hidden>{embedded(files)}</div>'
+
+
 def _picture_row(gallery: Gallery, thumbs: Sheet, query: int, cells: list[tuple[int, str, str]]) -> str:
+    def picture(index: int, before: str = "") -> str:
+        described = before + _described(gallery, index)
+        return _heard(gallery, index, thumbs.picture("thumb", index, described), described)
+
     shown = "".join(
-        f'<li class="{kind}">{thumbs.picture("thumb", near, _described(gallery, near))}'
-        f"<small>{close}</small></li>"
-        for near, close, kind in cells
+        f'<li class="{kind}">{picture(near)}<small>{close}</small></li>' for near, close, kind in cells
     )
     name, label = escape(gallery.names[query]), escape(gallery.labels[query])
     return (
         f'<div class="row"><p><b>{name}</b><span>{label}</span></p>'
-        f"{thumbs.picture('thumb', query, 'Query: ' + _described(gallery, query))}<ol>{shown}</ol></div>"
+        f"{picture(query, 'Query: ')}<ol>{shown}</ol></div>"
     )
 
 
@@ -283,9 +318,10 @@ def views(gallery: Gallery) -> tuple[str, str]:
     cells = [f"<span>{escape(name)}</span>" for name in names[:count]]
     for sample in range(samples):
         for view in range(count):
-            cells.append(
-                pictures.picture("view", sample * count + view, f"Sample {sample + 1}, {names[view]}")
-            )
+            described = f"Sample {sample + 1}, {names[view]}"
+            picture = pictures.picture("view", sample * count + view, described)
+            original = view == 0 and sample < len(gallery.viewed)
+            cells.append(_heard(gallery, gallery.viewed[sample], picture, described) if original else picture)
     caption = f"The original on the left, then what {escape(gallery.method_name)} was trained on."
     grid = f'<div class="scroll"><div class="views" style="--views:{count}">{"".join(cells)}</div></div>'
     return f'<p class="hint">{caption}</p>{grid}', pictures.css("view")

@@ -154,4 +154,27 @@
       }
     });
   }
+
+  // One player for all sounds: pressing a button stops what plays, and plays its own.
+  const sounds = document.querySelector(".sounds");
+  if (sounds) {
+    const files = dataOf(sounds), player = new Audio();
+    let playing = null;
+    const stop = () => {
+      player.pause();
+      playing?.setAttribute("aria-pressed", "false");
+      playing = null;
+    };
+    player.addEventListener("ended", stop);
+    document.addEventListener("click", ({ target }) => {
+      const button = target.closest("button.play"), again = button === playing;
+      if (!button) return;
+      stop();
+      if (again) return;
+      playing = button;
+      button.setAttribute("aria-pressed", "true");
+      player.src = `data:audio/ogg;base64,${files[button.dataset.sound]}`;
+      player.play().catch(stop);
+    });
+  }
 })();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,15 @@ ENCODERS = {
     "pretrained": "Pretrained",
     "untrained": "Untrained",
     "pixels": "Raw pixels",
+    "PCA of pixels": "PCA of pixels",
     "majority": "Majority class",
 }
-# What pretraining has to beat to be worth its while.
-RIVALS = {"untrained": "the untrained encoder", "pixels": "raw pixels"}
+BLIND = ("majority", "chance")  # answers that look at no sample: every other row is a rival to beat
+RIVALS = {
+    "untrained": "the untrained encoder",
+    "pixels": "raw pixels",
+    "PCA of pixels": "the PCA of pixels",
+}
 PROBES = {
     "knn": "kNN",
     "linear": "Linear",
@@ -33,7 +38,7 @@ PROBES = {
     "recall": "Recall",
     "zeroshot": "Zero-shot",
 }
-WORDS = {**PROBES, "rankme": "RankMe"}
+WORDS = {**PROBES, "rankme": "RankMe", "r2": "R²"}
 LOWER_IS_BETTER = {"loss", "error", "mse", "mae", "rmse", "perplexity"}
 
 
@@ -91,9 +96,9 @@ def header(config: Mapping[str, Any], evaluation: Mapping[str, Any], log: Log) -
     story += f" for {_amount(log.steps, 'step')}" if log.steps else "; no step is logged yet"
     figures: list[tuple[str, str]] = []
     column, values = _key_result(evaluation)
-    for name in filter(values.__contains__, ENCODERS):
+    for name in _ordered(values):
         detail = f": {_spoken(column)}" if not figures else ""
-        figures.append((ENCODERS[name] + detail, _valued(column, values[name])))
+        figures.append((_encoder(name) + detail, _valued(column, values[name])))
     if len(epochs := log.series("epoch")) and epochs.iloc[-1] >= 1:
         story += f" ({_amount(int(epochs.iloc[-1]), 'epoch')})"
     if log.seconds:
@@ -119,9 +124,7 @@ def outcome(evaluation: Mapping[str, Any], log: Log) -> str:
             f"Online kNN went from {online.iloc[0]:.1f}\u00a0% to {online.iloc[-1]:.1f}\u00a0%; "
             "it has not been compared with an untrained encoder yet."
         )
-    others = " and ".join(
-        f"{_valued(column, values[key])} for {RIVALS[key]}" for key in RIVALS if key in values
-    )
+    others = " and ".join(f"{_valued(column, values[key])} for {_rival(key)}" for key in _rivals(values))
     text = f"{_spoken(column)}: {_valued(column, values['pretrained'])} after pretraining"
     text += f", against {others}." if others else "."
     results = evaluation["results"]
@@ -136,8 +139,7 @@ def evaluation_section(evaluation: Mapping[str, Any]) -> str:
     results = {name: row for name, row in evaluation.get("results", {}).items() if row}
     if not results:
         return ""
-    order = [*filter(results.__contains__, ENCODERS), *(name for name in results if name not in ENCODERS)]
-    results = {name: results[name] for name in order}
+    results = {name: results[name] for name in _ordered(results)}
     intervals = evaluation.get("intervals") or {}
     names = dict.fromkeys(column for row in results.values() for column in row)
     columns = {column: values for column in names if (values := _column(results, column))}
@@ -163,15 +165,13 @@ def verdict(results: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
         near = [_interval(intervals, name, column) for name in ("pretrained", rival)]
         figures = f"({ours} against {theirs})"
         if not won:
-            text = f"{_spoken(column)}: pretraining does not beat {RIVALS[rival]} {figures}."
+            text = f"{_spoken(column)}: pretraining does not beat {_rival(rival)} {figures}."
             items.append(f'<li class="warning">{escape(text)}</li>')
         elif near[0] and near[1] and near[0][0] <= near[1][1] and near[1][0] <= near[0][1]:
-            text = f"{_spoken(column)}: ahead of {RIVALS[rival]} {figures}, but the intervals overlap."
+            text = f"{_spoken(column)}: ahead of {_rival(rival)} {figures}, but the intervals overlap."
             close.append(f"<li>{escape(text)}</li>")
     if comparisons and not items:
-        rivals = " and ".join(
-            RIVALS[key] for key in RIVALS if any(rival == key for _, rival, _ in comparisons)
-        )
+        rivals = " and ".join(dict.fromkeys(_rival(rival) for _, rival, _ in comparisons))
         items.append(f"<li>Pretraining beats {rivals} in every column.</li>")
     return "".join(items + close)
 
@@ -209,7 +209,7 @@ def _gallery_sections(path: Path, how: str) -> tuple[list[Section], str]:
         thumbs = gallery.sheet(samples.thumbnails, largest=64, limit=2_000_000)
     seen, style = gallery.views(samples)
     sections = [
-        ("neighbours", "Nearest neighbours", gallery.neighbours(samples, thumbs)),
+        ("neighbours", "Nearest neighbours", gallery.neighbours(samples, thumbs) + gallery.sounds(samples)),
         ("map", "Map of the embeddings", gallery.embedding_map(samples, thumbs)),
         ("views", "Views", seen),
     ]
@@ -239,10 +239,25 @@ def _comparisons(results: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     """Each column and rival that pretraining can be held against, and whether it won."""
     for column in results.get("pretrained", {}):
         values = _column(results, column)
-        for rival in RIVALS:
-            if rival in values and "pretrained" in values:
+        for rival in _rivals(values):
+            if "pretrained" in values:
                 ours, theirs = values["pretrained"], values[rival]
                 yield column, rival, ours != theirs and _best(column, [ours, theirs]) == ours
+
+
+def _ordered(rows: Iterable[str]) -> list[str]:
+    """Encoders in the usual order, and behind them those that are not of every run."""
+    named = list(rows)
+    return [*filter(named.__contains__, ENCODERS), *(name for name in named if name not in ENCODERS)]
+
+
+def _rivals(rows: Iterable[str]) -> list[str]:
+    """What pretraining has to beat to be worth its while."""
+    return [name for name in _ordered(rows) if name != "pretrained" and name not in BLIND]
+
+
+def _rival(name: str) -> str:
+    return RIVALS.get(name, name)
 
 
 def _key_result(evaluation: Mapping[str, Any]) -> tuple[str, dict[str, float]]:

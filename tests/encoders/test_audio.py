@@ -103,7 +103,7 @@ def test_patches_replaced_are_one_vector_and_layers_are_kept() -> None:
     encoder.settle()
     assert "mask_token" not in encoder.state_dict()
     assert encoder(sound).layers is None
-    with pytest.raises(PolysenseError, match="this ViT has 3 blocks and cannot keep 4"):
+    with pytest.raises(PolysenseError, match="this encoder has 3 blocks and cannot keep 4"):
         encoder.keep_layers(4)
 
 

@@ -33,6 +33,7 @@ PUBLISHED = {
         "mask_ratio": 0.65, "span": 10,
     },
     "hubert": {"clusters": 100, "temperature": 0.1, "out": 256, "mask_ratio": 0.8, "span": 10},
+    "cpc": {"steps": 12},
 }  # fmt: skip
 
 
@@ -203,6 +204,19 @@ LEARNING: dict[str, dict[str, Any]] = {
         "views": {"crop": 0.6},
         "options": {"clusters": 16, "out": 32, "span": 4},
     },
+    "data2vec": {
+        "encoder_options": {"depth": 2, "width": 64},
+        "views": {"crop": 0.55},
+        "options": {"layers": 2},
+        "lr": 2e-3,
+    },
+    "cpc": {
+        "encoder_options": {"channels": 24, "width": 32},
+        "views": {"crop": 0.5},
+        "options": {"steps": 4},
+        "lr": 0.01,
+        "steps": 40,
+    },
 }
 
 
@@ -251,6 +265,24 @@ def test_wav2vec2_tells_hidden_frames_of_a_few_clips_apart(prompts: pd.DataFrame
         optimiser.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-10:]) / 10 < 4.0  # chance is log 101 = 4.6
+
+
+def test_data2vec_hides_spans_of_frames_and_predicts_the_teachers_last_layers() -> None:
+    encoder = tower(depth=3, width=64, channels=16, reach=15)
+    method = find("data2vec").build(encoder, "audio", layers=2)
+    view = waves(4, 8000)
+    outcome = method([view])
+    (seen,), (student,) = outcome.seen.views, outcome.seen.student
+    assert seen.mask is not None
+    assert 0.4 < seen.mask.float().mean() < 0.8
+    assert student.layers is not None
+    assert student.layers.shape == (4, 2, 49, 64)
+    outcome.loss.backward()
+    assert not [part for part, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    with pytest.raises(PolysenseError, match="has 3 blocks and cannot keep 6; choose 0 to 3"):
+        find("data2vec").build(tower(depth=3, width=64), "audio")
+    encoder.settle()
+    assert encoder(view.data).layers is None
 
 
 @pytest.mark.parametrize("name", ["mae", "simmim", "data2vec"])

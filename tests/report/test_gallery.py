@@ -169,3 +169,40 @@ def test_a_gallery_cut_off_by_a_kill_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(PolysenseError, match="cannot be read as a gallery"):
         gallery.read_gallery(path)
+
+
+def test_what_can_be_heard_is_a_button_and_its_file_is_in_the_page_once() -> None:
+    thumbs = gallery.sheet(solid(RED, GREEN, BLUE, RED), largest=64, limit=100_000)
+    heard = small(sounds={0: b"first", 2: b"other"})
+    html = gallery.neighbours(heard, thumbs)
+    # the query 0, its neighbour 2, and 0 again as a neighbour of 3; 1 and 3 have no file
+    assert re.findall(r'data-sound="(\d)".*?aria-label="([^"]*)"', html) == [
+        ("0", "Play Query: ape, x"),
+        ("2", "Play cat, x"),
+        ("0", "Play ape, x"),
+    ]
+    files = json.loads(gallery.sounds(heard).partition('json">')[2].partition("</script>")[0])
+    assert {index: base64.b64decode(file) for index, file in files.items()} == {"0": b"first", "2": b"other"}
+    assert gallery.sounds(small()) == ""
+    assert "button" not in gallery.neighbours(small(), thumbs)
+
+
+def test_the_original_of_a_view_can_be_heard() -> None:
+    pictures = np.stack([solid(RED, GREEN), solid(BLUE, RED)])
+    shown, _ = gallery.views(
+        small(views=pictures, view_names=["original", "view"], viewed=[3, 1], sounds={1: b"it"})
+    )
+    assert re.findall(r'data-sound="(\d)".*?aria-label="([^"]*)"', shown) == [
+        ("1", "Play Sample 2, original")
+    ]
+
+
+def test_files_of_sound_are_told_apart(tmp_path: Path) -> None:
+    bytes_, path = np.frombuffer(b"onethree", np.uint8), tmp_path / "gallery.npz"
+    np.savez(path, names=["a", "b"], sounds=bytes_, sound_ends=[3, 8], sound_rows=[1, 0])
+    found = gallery.read_gallery(path)
+    assert found is not None
+    assert found.sounds == {1: b"one", 0: b"three"}
+    np.savez(path, names=["a", "b"], sounds=bytes_, sound_ends=[3, 8], sound_rows=[1])
+    with pytest.raises(PolysenseError, match="cannot be read as a gallery"):
+        gallery.read_gallery(path)

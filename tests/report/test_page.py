@@ -236,6 +236,18 @@ def test_verdict_of_a_clear_win_names_what_was_beaten() -> None:
     assert page.verdict(results, {}) == "<li>Pretraining beats the untrained encoder in every column.</li>"
 
 
+def test_every_row_but_a_blind_answer_is_a_rival() -> None:
+    results = {
+        "pretrained": {"knn": 50.0},
+        "untrained": {"knn": 40.0},
+        "mel statistics": {"knn": 60.0},
+        "majority": {"knn": 70.0},
+        "chance": {"knn": 80.0},
+    }
+    items = re.findall(r"<li[^>]*>(.*?)</li>", page.verdict(results, {}))
+    assert items == ["kNN: pretraining does not beat mel statistics (50.0 against 60.0)."]
+
+
 def test_a_column_without_numbers_is_left_out() -> None:
     html = page.evaluation_section(
         {"results": {"pretrained": {"knn": 50.0, "odd": float("nan"), "gone": None}}}

@@ -102,6 +102,17 @@ def resample(wave: Wave, rate: int, wanted: int) -> Wave:
     return changed
 
 
+def encoded(wave: Wave, rate: int) -> bytes:
+    """Samples ``[S]`` in [-1, 1] as an Ogg Vorbis file, a tenth of their size and heard in any browser.
+
+    >>> encoded(np.zeros(800, np.float32), 8000)[:4]
+    b'OggS'
+    """
+    file = io.BytesIO()
+    soundfile_library().write(file, wave, rate, format="OGG", subtype="VORBIS")
+    return file.getvalue()
+
+
 def unwrapped(item: Any) -> Any:
     """A path, bytes or a :class:`Clip`, out of what libraries put around them.
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from polysense.encoders.logmel import LogMel
 from polysense.errors import PolysenseError
-from polysense.modalities.audio.decode import UnreadableError, decode, header, resample
+from polysense.modalities.audio.decode import UnreadableError, decode, encoded, header, resample
 from polysense.modalities.audio.store import HIGHEST_RATE, Sounds, padded
 from polysense.modalities.audio.views import RandomView, Spectrograms, ViewSettings
 from polysense.modalities.audio.waves import crop
@@ -32,6 +32,10 @@ STRENGTHS = {
 
 STATISTICS_CLIPS = 1000
 """Mean and standard deviation are those of up to so many clips."""
+
+
+LISTENED = 5.0
+"""So many seconds of a clip are kept to be heard in a report."""
 
 
 class Audio:
@@ -132,6 +136,10 @@ class Audio:
         """``waves`` ``[B, S]``, ``lengths`` ``[B]`` and ``index`` ``[B]`` as a batch."""
         return Batch({"waves": samples["waves"], "lengths": samples["lengths"]}, samples["index"])
 
+    def lengths(self, dataset: Any, views: bool = False) -> NDArray[np.int64] | None:
+        """``[N]``: the samples of each clip; None for random views, which are all as long as each other."""
+        return dataset.lengths if isinstance(dataset, Sounds) and not views else None
+
     def views(self, batch: Batch) -> list[View]:
         """The plan's random views, global ones first."""
         waves, lengths = _content(batch)
@@ -176,6 +184,14 @@ class Audio:
             (grey * 255).round().byte().permute(0, 2, 3, 1).expand(-1, -1, -1, 3).cpu().numpy()
         )
         return shown
+
+    def listen(self, batch: Batch) -> list[bytes]:
+        """Each clip's first seconds as an Ogg Vorbis file, for the ear: what :meth:`show` is for the eye."""
+        waves, lengths = _content(batch)
+        ends = lengths.clamp_max(round(LISTENED * self.logmel.rate)).tolist()
+        return [
+            encoded(wave[:end].cpu().numpy(), self.logmel.rate) for wave, end in zip(waves, ends, strict=True)
+        ]
 
     def encoder(self, spec: str | nn.Module, **options: Any) -> Encoder:
         """The tower for these sounds, see :func:`polysense.encoders.audio.build`."""

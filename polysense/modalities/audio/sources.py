@@ -157,7 +157,7 @@ def _from_frame(frame: pd.DataFrame, place: str, column: str | None, folder: Pat
     """One sound per row; paths are relative to ``folder``; the other columns go into the table."""
     if frame.empty:
         raise PolysenseError(f"{place} has no rows")
-    column = media_column(frame, place, column, _is_sound, "sounds")
+    column = media_column(frame, place, column, is_sound, "sounds")
     cells = list(frame[column])
     table = _with_names(frame.drop(columns=column).reset_index(drop=True), list(map(path_of, cells)))
     return Listing([_resolved(cell, folder) for cell in cells], table, usual_label(table))
@@ -186,11 +186,16 @@ def _from_hugging_face(loaded: Loaded, column: str | None) -> Listing:
     return Listing([row[column] for row in kept], _with_names(table, [None] * len(table)), label)
 
 
-def _is_sound(value: Any) -> bool:
+def is_sound(value: Any) -> bool:
+    """Whether a table's cell names or holds a sound.
+
+    >>> is_sound("a.ogg"), is_sound("a.png"), is_sound(b"OggS\\x00")
+    (True, False, True)
+    """
     if isinstance(value, str | Path):
         return named_as_sound(value)
     if isinstance(value, Mapping):
-        return "array" in value or named_as_sound(str(value.get("path"))) or _is_sound(value.get("bytes"))
+        return "array" in value or named_as_sound(str(value.get("path"))) or is_sound(value.get("bytes"))
     return isinstance(value, bytes) and value[:4] in (b"RIFF", b"OggS", b"fLaC", b"ID3\x03", b"ID3\x04")
 
 

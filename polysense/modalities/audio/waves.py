@@ -32,9 +32,11 @@ def crop(waves: Tensor, lengths: Tensor, samples: int, speed: Tensor | None = No
         start = _starts(lengths, (moved[:, -1].ceil() + 2).long())
         return read_at(waves, start[:, None] + moved, lengths)
     start = _starts(lengths, samples)
-    waves = functional.pad(waves, (0, max(0, samples - waves.shape[1])))
-    rows = torch.arange(len(waves), device=waves.device)
-    made = waves.unfold(1, samples, 1)[rows, start.clamp_max(waves.shape[1] - samples)]
+    if waves.shape[1] > samples:
+        rows = torch.arange(len(waves), device=waves.device)
+        made = waves.unfold(1, samples, 1)[rows, start.clamp_max(waves.shape[1] - samples)]
+    else:  # there is but one place; a copy, for what follows changes it
+        made = functional.pad(waves, (0, samples - waves.shape[1]))
     short = (lengths < samples).nonzero().squeeze(1)
     if len(short):
         made[short] = waves[short].gather(1, (start[short, None] + steps) % lengths[short, None])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from polysense.errors import PolysenseError
@@ -132,3 +134,15 @@ def test_options_are_checked() -> None:
     ):
         with pytest.raises(PolysenseError, match=told):
             Audio(**options)  # type: ignore[arg-type]
+
+
+def test_clips_are_heard_as_files_of_a_few_seconds() -> None:
+    audio = Audio(rate=8000)
+    first, long = audio.listen(audio.batch([tone(440, 0.5), tone(220, 7)]))
+    assert soundfile.info(io.BytesIO(first)).format == "OGG"
+    wave, rate = soundfile.read(io.BytesIO(first))
+    assert rate == 8000
+    assert len(wave) == 4000
+    wanted = tone(440, 0.5)[500:-500]
+    assert float(np.corrcoef(wave[500:-500], wanted)[0, 1]) > 0.99
+    assert soundfile.info(io.BytesIO(long)).duration == 5

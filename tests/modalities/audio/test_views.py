@@ -227,3 +227,14 @@ def test_every_change_says_what_it_destroys() -> None:
 def test_settings_out_of_range(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(PolysenseError, match=told):
         ViewSettings(**settings)
+
+
+def test_a_view_of_whole_clips_leaves_the_batch_as_it_was() -> None:
+    clips = torch.randn(4, 1000)
+    before, lengths = clips.clone(), torch.tensor([1000, 1000, 700, 1000])
+    for samples in (1000, 1200):
+        made = waves.crop(clips, lengths, samples)
+        made *= -2
+        assert made.shape == (4, samples)
+        assert torch.equal(clips, before)
+    torch.testing.assert_close(waves.crop(clips, lengths, 1000)[0], clips[0])
