@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,12 +13,11 @@ from torch.nn import functional
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.heads import OnTokens, Pooled
 from polysense.encoders.text_transformer import TextEncoder, TextTransformer
-from polysense.errors import PolysenseError
-from polysense.methods.contrastive import FirstDimensions
-from polysense.methods.engine import Branch, Method, Seen, embed
+from polysense.methods.build import joint_embedding
+from polysense.methods.engine import Branch, Method, Reads, Seen, embed
 from polysense.methods.maskers import Only
 from polysense.methods.optimisation import Optimisation
-from polysense.methods.reads import EachOther, global_views
+from polysense.methods.reads import global_views
 from polysense.methods.recipes import recipe
 from polysense.methods.word_masks import HideWords, content, draw_words, each_its_own, with_vocabulary
 from polysense.modalities.base import View, ViewPlan
@@ -63,7 +62,7 @@ def generators_tokens(view: View, encoded: Encoded) -> Tensor:
 
 
 @dataclass(frozen=True)
-class AskedWords:
+class AskedWords(Reads):
     """The words that were there, at the tokens that are asked for.
 
     The head sees these tokens alone: most of the work is in its dot products. Gives the objective the
@@ -71,10 +70,6 @@ class AskedWords:
     """
 
     tokens: Callable[[View, Encoded], Tensor] = students_tokens
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Pick the tokens of every view of which some are asked for."""
@@ -157,15 +152,11 @@ class ReplaceWords(nn.Module):
 
 
 @dataclass(frozen=True)
-class Replaced:
+class Replaced(Reads):
     """Whether each token is another than it was: logits and answers ``[B, T, 1]``, and where texts are.
 
     A guess that was right is no replacement.
     """
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Of the one view there is."""
@@ -221,53 +212,27 @@ def simcse(
     modality: str = "text",
     *,
     temperature: float = 0.05,
-    matryoshka: Sequence[int] = (),
 ) -> Method:
     """Find a text among all others when both differ in the encoder's dropout alone.
 
-    The head is left behind after training. ``matryoshka`` names prefixes of the embedding that are to be
-    good on their own (https://arxiv.org/abs/2205.13147); the whole is compared in any case.
+    The head is left behind after training.
     """
     if not any(isinstance(part, nn.Dropout) and part.p > 0 for part in encoder.modules()):
         log.warning(
             "this encoder has no dropout, so both views of a text are the same and there is nothing to learn;"
             " set dropout to 0.1, or views that edit the text, such as delete=0.1"
         )
-    branches = {
-        "match" if width == encoder.dim else f"match_{width}": Branch(
-            nn.Sequential(FirstDimensions(width), nn.Linear(width, width), nn.Tanh()),
-            InfoNCE(temperature, one_way=True),
-            EachOther(),
-        )
-        for width in prefixes(matryoshka, encoder.dim)
-    }
-    return Method({modality: encoder}, branches)
-
-
-def prefixes(widths: Sequence[int], whole: int) -> list[int]:
-    """The widths of the prefixes that are compared, the whole first.
-
-    >>> prefixes([64, 256], 256)
-    [256, 64]
-
-    Raises:
-        PolysenseError: for a width that is none, or beyond the whole.
-    """
-    for width in widths:
-        if not 1 <= width <= whole:
-            raise PolysenseError(
-                f"no prefix of an embedding of {whole} dimensions has {width}; choose 1 to {whole}"
-            )
-    return sorted({whole, *widths}, reverse=True)
+    head = nn.Sequential(Pooled(), nn.Linear(encoder.dim, encoder.dim), nn.Tanh())
+    return joint_embedding(encoder, modality, projector=head, objective=InfoNCE(temperature, one_way=True))
 
 
 @dataclass(frozen=True)
-class AnchorAndParts:
+class AnchorAndParts(Reads):
     """The whole view of a sample against the mean of its parts: ``[2, B, K]``."""
 
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project all views."""

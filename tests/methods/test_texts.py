@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 import polysense
-from polysense.encoders.base import Encoded
 from polysense.encoders.text import build_text
 from polysense.encoders.text_transformer import TextEncoder
 from polysense.errors import PolysenseError
 from polysense.methods.denoising import bottleneck
 from polysense.methods.engine import Method
 from polysense.methods.table import find
-from polysense.methods.texts import prefixes
 from polysense.methods.word_masks import (
     CollapseSpans,
     DeleteWords,
@@ -214,7 +212,6 @@ def test_spans_in_data_that_are_no_text() -> None:
         (lambda: HideWords(random=0.7, kept=0.5), "0.7 are random and 0.5 kept; choose shares"),
         (lambda: HideWords(1.5)(texts(), tower()), "a share of 1.5 of the words .* between 0 and 1"),
         (lambda: HideWords()(View({"ids": torch.zeros(1, 2)}, "text"), tower()), "which word; give it texts"),
-        (lambda: prefixes([64, 999], 128), "no prefix of an embedding of 128 dimensions has 999"),
     ],
 )
 def test_bad_values_are_told(make: Any, message: str) -> None:
@@ -310,17 +307,6 @@ def test_simcse_asks_one_way_with_dropout_alone() -> None:
 def test_simcse_without_dropout_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     find("simcse").build(tower(dropout=0.0), "text")
     assert "no dropout" in caplog.text
-
-
-def test_matryoshka_compares_prefixes_by_heads_of_their_own() -> None:
-    whole = method("simcse", matryoshka=[8, 16])
-    assert list(whole.branches) == ["match", "match_16", "match_8"]
-    seen = whole.look([texts(5), texts(5)])
-    pooled = seen.student[0].pooled
-    cut = Encoded(torch.cat([pooled[:, :8], torch.zeros(5, 24)], 1))
-    head: Any = whole.branches["match_8"].head
-    torch.testing.assert_close(head(cut), head(seen.student[0]))
-    assert head(cut).shape == (5, 8)
 
 
 def test_declutr_hides_words_of_the_anchor_and_averages_the_others() -> None:

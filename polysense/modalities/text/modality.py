@@ -19,7 +19,7 @@ from polysense.modalities.files import is_broken
 from polysense.modalities.plans import plan_from_settings, plan_settings, view_settings
 from polysense.modalities.text.store import Chosen, Texts
 from polysense.modalities.text.tokenizer import Tokenizer
-from polysense.modalities.text.views import RandomView, ViewSettings
+from polysense.modalities.text.views import RandomView, ViewSettings, Words
 from polysense.modalities.text.vocabularies import KINDS
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ TOKENIZER = "tokenizer.json"
 BUCKETS = 1024
 """Of hashed tokens, in the bag of words."""
 MOSTLY_UNKNOWN = 0.5
+DOCUMENT = 128
+"""Tokens from which on a text is a document, of which two crops are views."""
+CROPS = (0.3, 0.7)
 
 
 class Text:
@@ -108,16 +111,15 @@ class Text:
             tokenizer = Tokenizer.train(
                 dataset.texts, vocabulary=self.vocabulary, kind=tokenizer, lower=self.lower
             )
-        fitted = Text(
-            self.length, self.plan if plan is None else plan, tokenizer, self.vocabulary, self.lower
-        )
-        cut, every = dataset.tokens(tokenizer, self.length).cut, 1 + len(dataset) // 10_000
+        tokens, every = dataset.tokens(tokenizer, self.length), 1 + len(dataset) // 10_000
+        chosen = _for_documents(self.plan if plan is None else plan, np.diff(tokens.starts))
+        fitted = Text(self.length, chosen, tokenizer, self.vocabulary, self.lower)
         unknown = tokenizer.unknown_share(dataset.texts[::every])
         logger.info(
             "a vocabulary of %s tokens, %.1f %% of the texts unknown to it; %s of %s texts cut at %d tokens",
             f"{tokenizer.size:,}",
             100 * unknown,
-            f"{cut:,}",
+            f"{tokens.cut:,}",
             f"{len(dataset):,}",
             self.length,
         )
@@ -153,11 +155,22 @@ class Text:
         data = {"ids": ids, "attended": attended, "words": tokens.words_of(samples.index)}
         return Batch(data, torch.from_numpy(samples.index))
 
+    def lengths(self, dataset: Any, views: bool = False) -> NDArray[np.int64] | None:
+        """``[N]``: the tokens of each text, after which those of its random views go too."""
+        if not isinstance(dataset, Texts):  # some of another's samples
+            return None
+        return np.diff(dataset.tokens(self.tokenizer, self.length).starts)
+
     def views(self, batch: Batch) -> list[View]:
         """The plan's random views, global ones first."""
         makers = [self._globals[i % len(self._globals)] for i in range(self.plan.globals_)]
-        views = [self._random(batch, maker, "global") for maker in makers]
-        return views + [self._random(batch, self._local, "local") for _ in range(self.plan.locals_)]
+        whole = _content(batch)
+        shown = [whole] * len(makers)
+        if makers and makers[0].settings.adjacent:
+            shown = makers[0].spans(*whole, len(makers))
+        words = batch.data.get("words") if isinstance(batch.data, dict) else None
+        views = [self._random(one, words, maker, "global") for one, maker in zip(shown, makers, strict=True)]
+        return views + [self._random(whole, words, self._local, "local") for _ in range(self.plan.locals_)]
 
     def plain(self, batch: Batch) -> View:
         """The text itself."""
@@ -209,12 +222,10 @@ class Text:
         plan = plan_from_settings(settings["plan"], cls.name)
         return cls(**{**settings, "plan": plan, "tokenizer": tokenizer})
 
-    def _random(self, batch: Batch, maker: RandomView, kind: str) -> View:
+    def _random(self, shown: Words, words: Tensor | None, maker: RandomView, kind: str) -> View:
         """A random view, with the words that its tokens are of; after an edit each is one of its own."""
-        assert isinstance(batch.data, dict)
-        ids, attended = maker(*_content(batch))
-        words = batch.data.get("words") if maker.settings == ViewSettings() else None
-        if words is None:
+        ids, attended = maker(*shown)
+        if words is None or maker.settings != ViewSettings():
             inner = self.tokenizer.inner(ids, attended)
             words = torch.where(inner, inner.cumsum(1) - 1, -1)
         return View({"ids": ids, "attended": attended, "words": words}, self.name, kind)
@@ -226,6 +237,23 @@ class Text:
 def _content(batch: Batch) -> tuple[Tensor, Tensor]:
     assert isinstance(batch.data, dict)
     return batch.data["ids"], batch.data["attended"]
+
+
+def _for_documents(plan: ViewPlan, lengths: NDArray[np.int64]) -> ViewPlan:
+    """The plan with crops where texts are to be matched, no view is asked for, and most are documents.
+
+    Of a sentence any edit may change the meaning, so its views differ in the encoder's dropout alone; of a
+    document two crops are better views (https://arxiv.org/abs/2508.03453).
+    """
+    matched = plan.strength == "strong" and plan.globals_ > 1
+    if plan.options.get(Text.name) or not matched or np.median(lengths) < DOCUMENT:
+        return plan
+    low, high = (round(100 * end) for end in CROPS)
+    logger.info(
+        "half of the texts have %d tokens or more: views are crops of %d to %d %% of them",
+        *(DOCUMENT, low, high),
+    )
+    return replace(plan, options={**plan.options, Text.name: {"crop": CROPS}})
 
 
 def _local_settings(settings: ViewSettings) -> ViewSettings:

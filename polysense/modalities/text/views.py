@@ -22,15 +22,18 @@ Words = tuple[Tensor, Tensor]
 class ViewSettings:
     """What is done to a text, in this order; never to the tokens at its start and end.
 
-    ``crop``: the least and the greatest share of the tokens, of which one run is kept. ``delete``: the
-    probability that a token is left out; one is kept at least (TSDAE takes 0.6, on words,
-    https://arxiv.org/abs/2104.06979). ``shuffle``: each token moves by fewer places than this
-    (https://arxiv.org/abs/1711.00043). ``mask``: the probability that a token is hidden behind the mask.
+    ``adjacent``: the global views of a text are spans of it that follow each other, cut at random places, and
+    what follows is done to these; where the first view says so, all do. ``crop``: the least and the greatest
+    share of the tokens, of which one run is kept. ``delete``: the probability that a token is left out; one
+    is kept at least (TSDAE takes 0.6, on words, https://arxiv.org/abs/2104.06979). ``shuffle``: each token
+    moves by fewer places than this (https://arxiv.org/abs/1711.00043). ``mask``: the probability that a token
+    is hidden behind the mask.
 
     Raises:
         PolysenseError: for a value out of range.
     """
 
+    adjacent: bool = False
     crop: tuple[float, float] = (1.0, 1.0)
     delete: float = 0.0
     shuffle: int = 0
@@ -75,6 +78,19 @@ class RandomView:
             hidden = torch.rand(ids.shape, device=ids.device) < settings.mask
             ids = ids.masked_fill(hidden & self.tokenizer.inner(ids, attended), self.mask)
         return ids, attended
+
+    def spans(self, ids: Tensor, attended: Tensor, count: int) -> list[Words]:
+        """Texts cut into ``count`` spans that follow each other; those too short to cut are each span."""
+        inner = self.tokenizer.inner(ids, attended)
+        total, place = inner.sum(1, keepdim=True), inner.cumsum(1) - 1
+        cuts = (
+            torch.arange(1, count, device=ids.device)
+            + torch.rand(len(ids), count - 1, device=ids.device)
+            - 0.5
+        )
+        ends = torch.cat([0 * total, (cuts / count * total).round().long(), total], 1)
+        parts = [inner & (place >= ends[:, [i]]) & (place < ends[:, [i + 1]]) for i in range(count)]
+        return [self._keep(ids, attended, torch.where(total < 2 * count, inner, part)) for part in parts]
 
     def _keep(self, ids: Tensor, attended: Tensor, kept: Tensor) -> Words:
         """Leave out the inner tokens that are not ``kept``, and close the gaps."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+import polysense
 from polysense.encoders.text_transformer import TextEncoder
 from polysense.errors import PolysenseError
 from polysense.modalities import make, rebuild
@@ -199,3 +200,68 @@ def test_one_word_and_empty_texts_are_batches_too() -> None:
     assert isinstance(batch.data, dict)
     assert batch.data["attended"].sum(1).tolist() == [4, 2]  # a space and a letter; the ends
     assert np.isfinite(text.raw(batch).numpy()).all()
+
+
+def test_documents_are_cropped_where_nothing_else_is_asked_for_and_it_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    long = [" ".join(f"w{i}" for i in range(200))] * 3 + ["short"]
+    strong, weak = ViewPlan(), ViewPlan(globals_=1, strength="weak")
+
+    def crop(texts: list[str], plan: ViewPlan) -> object:
+        text = Text(length=256)
+        fitted = text.fit(text.read(texts), plan)
+        return fitted.plan.options.get("text", {}).get("crop")
+
+    with caplog.at_level("INFO"):
+        assert crop(["short"] * 3 + long[:1], strong) is None
+        assert "views are crops" not in caplog.text
+        assert crop(long, strong) == (0.3, 0.7)
+        assert (
+            "half of the texts have 128 tokens or more: views are crops of 30 to 70 % of them" in caplog.text
+        )
+    assert crop(long, weak) is None
+    assert crop(long, ViewPlan(options={"text": {"crop": (1.0, 1.0)}})) == (1.0, 1.0)
+
+
+def test_adjacent_views_are_neighbours_in_the_text() -> None:
+    text, dataset = fitted(plan=ViewPlan(options={"text": {"adjacent": True}}))
+    torch.manual_seed(0)
+    first, second = text.views(text.collate(dataset.__getitems__([5])))
+    whole = text.show(text.plain(text.batch([TEXTS[5]])))[0]
+    joined = (text.show(first)[0] + text.show(second)[0]).replace(" ", "")
+    assert joined == whole.replace(" ", "")
+
+
+ODD = [
+    "שלום עולם, מה שלומך",
+    "مرحبا بالعالم",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 🇯🇵",
+    "word",
+    "e\u0301 \u200f\u202e",
+    "x" * 90_000,
+    "7",
+]
+
+
+@pytest.mark.parametrize("method", ["mlm", "simcse"])
+def test_odd_texts_are_learned_from_and_embedded(method: str, tmp_path: Path) -> None:
+    run = polysense.pretrain(
+        ODD,
+        modality="text",
+        method=method,
+        encoder="text_nano",
+        encoder_options={"width": 16, "depth": 1, "heads": 1},
+        modality_options={"vocabulary": 512, "length": 32},
+        views={"crop": [0.5, 1.0], "delete": 0.3, "shuffle": 2} if method == "simcse" else None,
+        batch_size=7,
+        steps=2,
+        out=tmp_path / "run",
+        judge=False,
+    )
+    assert run is not None
+    vectors = run.embed(ODD)
+    assert vectors.isfinite().all()
+    assert len(vectors.unique(dim=0)) == len(ODD)
+    shown = run.modality.show(run.modality.plain(run.modality.batch(ODD[:2])))
+    assert shown[1] == ODD[1]

@@ -136,3 +136,18 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(PolysenseError) as error:
         ViewSettings(**settings)
     assert str(error.value).startswith(message)
+
+
+def test_adjacent_spans_follow_each_other_and_make_up_the_text() -> None:
+    ids, attended = texts(500)
+    maker = RandomView(ViewSettings(adjacent=True), TOKENIZER)
+    torch.manual_seed(0)
+    first, second, third = (kept(span) for span, _ in maker.spans(ids, attended, 3))
+    for whole, a, b, c in zip(kept(ids), first, second, third, strict=True):
+        if len(whole) < 6:
+            assert a == b == c == whole
+        else:
+            assert a + b + c == whole
+            assert min(len(a), len(b), len(c)) > 0
+    shares = [len(a) / len(whole) for whole, a in zip(kept(ids), first, strict=True) if len(whole) == LENGTH]
+    assert min(shares) < 0.25 < max(shares)
