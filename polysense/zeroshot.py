@@ -17,9 +17,10 @@ from polysense.deployment.folder import write_whole
 from polysense.deployment.run import Run, load
 from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
-from polysense.evaluation.joint import TEMPLATES, Templates, class_vectors
+from polysense.evaluation.joint import Templates, class_vectors, templates_for, text_part
 from polysense.job import read_dataset
 from polysense.modalities.base import Dataset
+from polysense.modalities.pairs.modality import Paired
 from polysense.tabular.writing import write_frame
 
 TILE = 128
@@ -31,20 +32,21 @@ def classify(
     data: Any,
     classes: Sequence[str],
     *,
-    templates: Templates = TEMPLATES,
-    part: str = "image",
-    by: str = "text",
+    templates: Templates | None = None,
+    part: str | None = None,
+    by: str | None = None,
     max_bad: float = 0.01,
 ) -> pd.DataFrame:
     """Classify samples by the names of the classes alone, none of which the run was trained on as such.
 
     Args:
         run: the folder of a joint run (clip, siglip, …), or a loaded run.
-        data: pictures in any form that ``pretrain`` takes, or what the run's ``part`` reads.
+        data: pictures, sounds, whatever the run's ``part`` reads, in any form that ``pretrain`` takes.
         classes: their names.
-        templates: texts with one ``{}``, or a function from a class to its prompts.
-        part: the part of the run that reads the samples.
-        by: the part that reads the names.
+        templates: texts with one ``{}``, or a function from a class to its prompts; by default those for
+            pictures or sounds.
+        part: the part of the run that reads the samples, by default the first that is not ``by``.
+        by: the part that reads the names, by default the one for texts.
         max_bad: the share of unreadable samples that is skipped before it is an error.
 
     Returns:
@@ -54,6 +56,9 @@ def classify(
         PolysenseError: when the run has no such parts, or the data cannot be read.
     """
     loaded = run if isinstance(run, Run) else load(run)
+    part, by = _parts(loaded, part, by)
+    if templates is None:
+        templates = templates_for(loaded.part(part).modality)
     names = class_vectors(loaded.part(by).embed, classes, templates)
     dataset, vectors = _read(loaded, data, part, max_bad)
     assert isinstance(loaded.encoder, Towers)  # or it had no parts
@@ -74,15 +79,15 @@ def zeroshot(
     out: str | None = None,
     max_bad: float = 0.01,
 ) -> pd.DataFrame:
-    """Classify pictures by the names of the classes alone.
+    """Classify pictures or sounds by the names of the classes alone.
 
     Args:
-        run: the folder of a joint run (clip, siglip, …).
-        data: pictures: a folder, a glob, a table of paths.
+        run: the folder of a joint run (clip, clap, …).
+        data: what the run's first part reads: a folder, a glob, a table of paths.
         classes: their names with commas between, or a text file with one in each line.
         templates: a JSON file with a list of texts with one {} each, such as "a picture of {}".
         out: a CSV or Parquet file for the probabilities.
-        max_bad: the share of unreadable pictures that is skipped before it is an error.
+        max_bad: the share of unreadable samples that is skipped before it is an error.
 
     $ polysense zeroshot runs/clip photos --classes cat,dog,bird
     $ polysense zeroshot runs/clip photos --classes names.txt --out classes.csv
@@ -104,8 +109,8 @@ def search(
     data: Any,
     *,
     count: int = 16,
-    part: str = "image",
-    by: str = "text",
+    part: str | None = None,
+    by: str | None = None,
     out: str | Path | None = "search.png",
     max_bad: float = 0.01,
 ) -> pd.DataFrame:
@@ -114,11 +119,11 @@ def search(
     Args:
         run: the folder of a joint run (clip, siglip, …), or a loaded run.
         query: words, or another sample that the run's part "by" reads.
-        data: what to search: pictures in any form that pretrain takes.
+        data: what to search: pictures, sounds, whatever part reads, in any form that pretrain takes.
         count: how many to show.
-        part: the part of the run that reads the data.
-        by: the part that reads the query.
-        out: the grid of pictures, a PNG; none is drawn where the samples are no pictures.
+        part: the part of the run that reads the data, by default the first that is not "by".
+        by: the part that reads the query, by default the one for texts.
+        out: the grid of pictures or spectrograms, a PNG; none is drawn where the samples are no pictures.
         max_bad: the share of unreadable samples that is skipped before it is an error.
 
     Returns:
@@ -130,6 +135,7 @@ def search(
     $ polysense search runs/clip "red fruit" photos
     """
     loaded = run if isinstance(run, Run) else load(run)
+    part, by = _parts(loaded, part, by)
     asked = functional.normalize(loaded.part(by).embed([query]), dim=-1)[0]
     dataset, vectors = _read(loaded, data, part, max_bad)
     best = (vectors @ asked).topk(min(count, len(vectors)))
@@ -137,6 +143,16 @@ def search(
     if out is not None:
         _draw(loaded.part(part), dataset, best.indices.tolist(), best.values.tolist(), Path(out))
     return pd.DataFrame({"name": names, "similarity": best.values.numpy().round(4)})
+
+
+def _parts(run: Run, part: str | None, by: str | None) -> tuple[str, str]:
+    """The part that reads the samples and the one that reads the query, as given or as is usual."""
+    modality = run.modality
+    if by is None:
+        by = text_part(modality) if isinstance(modality, Paired) else "text"  # the run says that it has none
+    if part is None:
+        part = next(name for name in modality.parts if name != by) if isinstance(modality, Paired) else by
+    return part, by
 
 
 def _read(run: Run, data: Any, part: str, max_bad: float) -> tuple[Dataset, Tensor]:
@@ -164,9 +180,9 @@ def _draw(run: Run, dataset: Dataset, places: list[int], scores: list[float], ou
     write_whole(out, lambda beside: grid.save(beside, format="PNG"))
 
 
-def _templates(path: str | None) -> Sequence[str]:
+def _templates(path: str | None) -> Sequence[str] | None:
     if path is None:
-        return TEMPLATES
+        return None
     try:
         listed = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -18,18 +18,22 @@ from polysense.evaluation.features import embed_all
 from polysense.evaluation.judge import Hits, Judgement, intervals, percent
 from polysense.evaluation.protocol import class_codes, identity_codes
 from polysense.evaluation.retrieval import match_ranks
+from polysense.modalities.base import Modality
 from polysense.modalities.pairs.dataset import Pairs
 from polysense.modalities.pairs.modality import Paired
 
-TEMPLATES = ("{}", "a picture of {}", "an icon of {}")
-"""What a class's name is put into; the mean of the prompts' embeddings stands for the class."""
+TEMPLATES = {
+    "image": ("{}", "a picture of {}", "an icon of {}"),
+    "audio": ("{}", "the sound of {}", "a recording of {}"),
+}
+"""What a class's name is put into, by the modality that is classified: the mean of the prompts' embeddings
+stands for the class. Of other modalities the name alone does."""
 
 CHANCE = "chance"
 """The row of the answer that is drawn blindly."""
 
 Templates = Sequence[str] | Callable[[str], Sequence[str]]
 _AT = (1, 5, 10)
-_TEXT = "text"
 
 
 def judge_joint(
@@ -45,6 +49,7 @@ def judge_joint(
     A part finds another where a row of the same sample, or of one with the same identity, is among the
     nearest by the cosine; ties count against it. ``zeroshot`` is the accuracy of the dataset's label from
     the names of its classes, for each part but the texts. The row "chance" is what drawing blindly gets.
+    Where the language of texts is known, the same for each language, among its samples alone (``…_in_de``).
 
     Args:
         encoders: by the name of their row, such as "pretrained" and "untrained".
@@ -53,18 +58,29 @@ def judge_joint(
         seed: of the bootstrap.
         device: where the encoders run.
     """
-    hits = {name: _hits(encoder, modality, dataset, device) for name, encoder in encoders.items()}
+    languages = dataset.languages()
+    scopes = {"": dataset, **{f"_in_{name}": dataset.in_language(name) for name in languages}}
+    hits = {name: _hits(encoder, modality, scopes, device) for name, encoder in encoders.items()}
     results = {name: percent(row) for name, row in hits.items()}
-    results[CHANCE] = _chance(dataset, results)
+    asked = {metric for row in results.values() for metric in row}
+    results[CHANCE] = {
+        f"{metric}{scope}": value
+        for scope, samples in scopes.items()
+        for metric, value in _chance(samples).items()
+        if f"{metric}{scope}" in asked
+    }
     notes = [
         f"recall is among the {len(dataset):,} samples given; those a run was trained on are easier to find"
         " than others"
     ]
+    if languages:
+        counts = ", ".join(f"{name} {len(scopes[f'_in_{name}']):,}" for name in languages)
+        notes.append(f"in a language it is among the samples of that language alone: {counts}")
     return Judgement(results, intervals(hits, seed), notes)
 
 
 def class_vectors(
-    embed: Callable[[list[str]], Tensor], classes: Sequence[str], templates: Templates = TEMPLATES
+    embed: Callable[[list[str]], Tensor], classes: Sequence[str], templates: Templates = ("{}",)
 ) -> Tensor:
     """A unit vector for each class, ``[C, D]``: the mean of its prompts' unit vectors, scaled to length 1.
 
@@ -89,6 +105,25 @@ def class_vectors(
     return functional.normalize(torch.stack([each.mean(0) for each in units]), dim=-1)
 
 
+def text_part(modality: Paired) -> str:
+    """The name of the first part that reads texts.
+
+    Raises:
+        PolysenseError: where there is none.
+    """
+    for part, reader in modality.parts.items():
+        if reader.name == "text":
+            return part
+    raise PolysenseError(
+        f"none of the parts {', '.join(modality.parts)} reads texts; name a part that reads the query, as by="
+    )
+
+
+def templates_for(modality: Modality) -> Sequence[str]:
+    """The templates for names of what a modality reads."""
+    return TEMPLATES.get(modality.name, ("{}",))
+
+
 def clean(name: str) -> str:
     """A class's name as words of a caption.
 
@@ -108,22 +143,36 @@ def _prompts(name: str, templates: Templates) -> list[str]:
     return [template.format(name) for template in templates]
 
 
-def _hits(encoder: Towers, modality: Paired, dataset: Pairs, device: torch.device | str) -> Hits:
+def _hits(encoder: Towers, modality: Paired, scopes: Mapping[str, Pairs], device: torch.device | str) -> Hits:
+    """What is found in each scope; every row is embedded once."""
     was = encoder.training
     encoder.to(device).eval()
     vectors = {
         part: embed_all(encoder.of(part), modality.part(part), rows, device)
-        for part, rows in dataset.parts.items()
+        for part, rows in scopes[""].parts.items()
     }
-    owners = _owners(dataset, torch.from_numpy(_things(dataset)))
+    reads = any(part.name == "text" for part in modality.parts.values())
     hits: Hits = {}
-    for a, b in permutations(dataset.parts, 2):
-        ranks = match_ranks(vectors[a], owners[a], vectors[b], owners[b])
+    for scope, samples in scopes.items():
+        found = recall_hits(vectors, samples)
+        if samples.label is not None and reads:
+            found |= _zeroshot(encoder, modality, samples, vectors, device)
+        hits |= {f"{metric}{scope}": hit for metric, hit in found.items()}
+    encoder.train(was)
+    return hits
+
+
+def recall_hits(vectors: Mapping[str, Tensor], dataset: Pairs) -> Hits:
+    """Which rows of each part in ``vectors`` find their sample among the nearest rows of each other."""
+    owners = _owners(dataset, torch.from_numpy(_things(dataset)))
+    known = {part: owners[part] >= 0 for part in vectors}  # of no sample are rows that were left out
+    hits: Hits = {}
+    for a, b in permutations(vectors, 2):
+        ranks = match_ranks(
+            vectors[a][known[a]], owners[a][known[a]], vectors[b][known[b]], owners[b][known[b]]
+        )
         ranks = ranks[ranks > 0]
         hits |= {f"recall_{a}_to_{b}_at_{k}": (ranks <= k).numpy() for k in _AT} if len(ranks) else {}
-    if dataset.label is not None and _TEXT in modality.parts:
-        hits |= _zeroshot(encoder, modality, dataset, vectors, device)
-    encoder.train(was)
     return hits
 
 
@@ -135,8 +184,8 @@ def _zeroshot(
     device: torch.device | str,
 ) -> Hits:
     assert dataset.label is not None
-    texts = modality.part(_TEXT)
-    tower = encoder.of(_TEXT).to(device).eval()
+    by = text_part(modality)
+    texts, tower = modality.parts[by], encoder.of(by).to(device).eval()
 
     @torch.no_grad()
     def embed(prompts: list[str]) -> Tensor:
@@ -147,12 +196,12 @@ def _zeroshot(
     classes = sorted(dataset.table[dataset.label].dropna().astype(str).unique())
     if len({clean(name) for name in classes}) < max(2, len(classes)):
         return {}
-    names = class_vectors(embed, classes)
     rights = _owners(dataset, torch.from_numpy(codes))
     hits: Hits = {}
-    for part in dataset.parts:
-        if part == _TEXT:
+    for part, seen in modality.parts.items():
+        if seen.name == "text":
             continue
+        names = class_vectors(embed, classes, templates_for(seen))
         known = rights[part] >= 0
         guessed = (vectors[part][known] @ names.T).argmax(1)
         hits[f"zeroshot_{part}"] = (guessed == rights[part][known]).numpy()
@@ -168,25 +217,28 @@ def _things(dataset: Pairs) -> NDArray[np.int64]:
 
 def _owners(dataset: Pairs, of_sample: Tensor) -> dict[str, Tensor]:
     """For each row of each part what is known of the sample that it belongs to; -1 for no sample."""
-    owners = {}
-    for part, members in dataset.members.items():
-        owners[part] = torch.full((len(dataset.parts[part]),), -1)
-        samples = torch.repeat_interleave(torch.from_numpy(members.counts))
-        owners[part][torch.from_numpy(members.rows)] = of_sample[samples]
-    return owners
+    known = torch.cat([of_sample, torch.tensor([-1])])  # the last is for owner -1
+    return {
+        part: known[torch.from_numpy(members.owners(len(dataset.parts[part])))]
+        for part, members in dataset.members.items()
+    }
 
 
-def _chance(dataset: Pairs, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What drawing blindly gets: at least one right answer among k draws."""
+def _chance(dataset: Pairs) -> dict[str, float]:
+    """What drawing blindly gets."""
+    expected = recall_by_chance(dataset, dataset.parts)
+    if dataset.label is not None and (classes := dataset.table[dataset.label].nunique()):
+        expected |= {f"zeroshot_{part}": 100 / classes for part in dataset.parts}
+    return expected
+
+
+def recall_by_chance(dataset: Pairs, parts: Iterable[str]) -> dict[str, float]:
+    """The recall of :func:`recall_hits` in percent when drawn blindly: one right answer among k at least."""
     things = torch.from_numpy(_things(dataset))
     expected: dict[str, float] = {}
-    owners = _owners(dataset, things)
-    for a, b in permutations(owners, 2):
-        right = owners[b][owners[b] >= 0].bincount(minlength=int(things.max()) + 1)[owners[a]].float()
+    owners = {part: own[own >= 0] for part, own in _owners(dataset, things).items()}
+    for a, b in permutations(parts, 2):
+        right = owners[b].bincount(minlength=int(things.max()) + 1)[owners[a]].float()
         missed = 1 - right[right > 0] / len(owners[b])
         expected |= {f"recall_{a}_to_{b}_at_{k}": 100 * float((1 - missed**k).mean()) for k in _AT}
-    if dataset.label is not None:
-        classes = dataset.table[dataset.label].nunique()
-        zeroshot = [metric for row in results.values() for metric in row if metric.startswith("zeroshot")]
-        expected |= dict.fromkeys(zeroshot, 100 / classes)
     return expected

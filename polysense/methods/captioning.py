@@ -8,17 +8,16 @@ from torch import Tensor, nn
 
 from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
-from polysense.methods.engine import Branch, Method, Seen
+from polysense.methods.engine import Branch, Method, Reads, Seen
 from polysense.methods.joint import ALMOST_WHOLE, SCALE, check_part, matches, view_places
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import recipe
-from polysense.modalities.base import View
 from polysense.objectives.pairs import PairContrast
 from polysense.objectives.reconstruction import MaskedClassification
 
 
 @dataclass(frozen=True)
-class NextWords:
+class NextWords(Reads):
     """Each word of a text, predicted from those before it and from another part.
 
     Gives the objective the logits ``[B, T - 1, vocabulary]``, the words ``[B, T - 1]``, and which of them
@@ -27,10 +26,6 @@ class NextWords:
 
     seen: str
     written: str
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Let the head, a captioner, read along."""
@@ -69,7 +64,9 @@ def coca(
     """Find the text that belongs to a picture, and write it word by word.
 
     The authors' decoder reads on where a causal text tower ends; here it reads the words themselves, so that
-    any text tower will do, and looks at the picture's places without a pooler in between.
+    any text tower will do. Theirs looks at a picture through 256 learned queries, and one more makes the
+    embedding that is matched: that is the captioner's option ``queries``. Without it, the decoder looks at
+    all places, which of small pictures are fewer.
     """
     check_part(encoder, picture)
     check_part(encoder, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from polysense.errors import PolysenseError
 from polysense.evaluation.joint import CHANCE, class_vectors, judge_joint
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.verdict import verdict
-from polysense.modalities.pairs.dataset import Pairs
+from polysense.modalities.pairs.dataset import Members, Pairs
 from polysense.modalities.pairs.modality import Paired
 from polysense.modalities.text.modality import Text
 from polysense.modalities.vision.modality import Vision
@@ -108,6 +109,43 @@ def test_samples_of_one_identity_answer_for_each_other(stage: tuple[Paired, Pair
     same = Pairs(pairs.parts, pairs.members, pairs.table.assign(thing=["a", "a", "b", "c"]), identity="thing")
     chance = judge_joint({"pretrained": towers}, modality, same).results[CHANCE]
     assert chance["recall_image_to_text_at_1"] == pytest.approx(100 * (2 * 0.5 + 2 * 0.25) / 4)
+
+
+def test_each_language_is_judged_among_its_own(stage: tuple[Paired, Pairs, Towers]) -> None:
+    modality, _, towers = stage
+    names = list(COLOURS)
+    english, wrong = [f"{name} {name}" for name in names], names[1:] + names[:1]
+    frame = pd.DataFrame(
+        {
+            "image": [np.full((8, 8, 3), COLOURS[name], np.uint8) for name in names],
+            "text": [list(both) for both in zip(english, wrong, strict=True)],
+        }
+    )
+    read = modality.read(frame)
+    read.parts["text"].table["language"] = ["en", "xx"] * 4
+    read.table["colour"], read.label = names, "colour"
+    found = judge_joint({"pretrained": towers}, modality, read)
+    own = found.results["pretrained"]
+    for way in ("image_to_text", "text_to_image"):
+        assert own[f"recall_{way}_at_1_in_en"] == 100
+        assert own[f"recall_{way}_at_1_in_xx"] == 0
+        assert found.results[CHANCE][f"recall_{way}_at_1_in_xx"] == 25
+    assert own["recall_text_to_image_at_1"] == 50
+    assert own["zeroshot_image_in_en"] == 100
+    assert found.results[CHANCE]["zeroshot_image_in_xx"] == 25
+    assert found.intervals["pretrained"]["recall_text_to_image_at_1"] == (12.5, 87.5)
+    assert "en 4, xx 4" in found.notes[1]
+
+
+def test_rows_of_no_sample_neither_ask_nor_answer(stage: tuple[Paired, Pairs, Towers]) -> None:
+    modality, pairs, towers = stage
+    whole = judge_joint({"pretrained": towers}, modality, pairs)
+    members = {part: Members(of.rows[:3], of.starts[:4]) for part, of in pairs.members.items()}
+    fewer = Pairs(pairs.parts, members, pairs.table.iloc[:3], "colour")
+    found = judge_joint({"pretrained": towers}, modality, fewer)
+    assert found.results["pretrained"] == whole.results["pretrained"]
+    assert found.results[CHANCE]["recall_image_to_text_at_1"] == pytest.approx(100 / 3)
+    assert found.results[CHANCE]["recall_text_to_image_at_5"] == pytest.approx(100 * (1 - (2 / 3) ** 5))
 
 
 def test_the_verdict_takes_pairs_by_itself(stage: tuple[Paired, Pairs, Towers]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from polysense.encoders.attention_pool import QueryHead
 from polysense.encoders.base import Encoder
 from polysense.encoders.captioner import Captioner
 from polysense.encoders.clip_models import clip_towers, is_clip
@@ -61,8 +62,11 @@ def build_towers(
         elsewhere = modality.name == "image" or (isinstance(chosen, str) and ":" in chosen)
         published = {"pretrained": True} if pretrained and elsewhere else {}
         towers[part] = modality.encoder(chosen, **published, **options.get(part, {}))
-    captioner = _captioner(parts, towers, options.get(CAPTIONER, {})) if writes else None
-    return Towers(towers, dim=dim, captioner=captioner)
+    if not writes:
+        return Towers(towers, dim=dim)
+    seen, captioner = _captioner(parts, towers, options.get(CAPTIONER, {}))
+    heads = {seen: QueryHead(towers[seen].token_dim, dim)} if captioner.pools else {}
+    return Towers(towers, heads, dim=dim, captioner=captioner)
 
 
 def _clip(
@@ -107,8 +111,8 @@ def _in_order(parts: Mapping[str, Modality], spec: Spec) -> dict[str, Spec]:
 
 def _captioner(
     parts: Mapping[str, Modality], towers: Mapping[str, Encoder], options: Mapping[str, Any]
-) -> Captioner:
-    """One that writes the first part with a tokenizer from the first one without."""
+) -> tuple[str, Captioner]:
+    """One that writes the first part with a tokenizer from the first one without, and that one's name."""
     texts = {part: modality for part, modality in parts.items() if hasattr(modality, "tokenizer")}
     seen = [part for part in parts if part not in texts]
     if not texts or not seen:
@@ -117,4 +121,4 @@ def _captioner(
             " picture and a text, or leave it out"
         )
     text: Any = next(iter(texts.values()))
-    return Captioner(towers[seen[0]].token_dim, text.tokenizer.size, text.length, **options)
+    return seen[0], Captioner(towers[seen[0]].token_dim, text.tokenizer.size, text.length, **options)

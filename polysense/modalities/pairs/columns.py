@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from polysense.errors import PolysenseError, unknown
+from polysense.modalities.audio.sources import is_sound
 from polysense.modalities.base import Modality
 from polysense.modalities.text.sources import USUAL_COLUMNS
 from polysense.modalities.vision.tables import is_picture
@@ -48,6 +49,26 @@ def choose_columns(
     return {part: chosen[part] for part in parts}
 
 
+def choose_language(names: Iterable[Any], language: str | None, place: str) -> Any:
+    """The column that tells the language of captions: the one given, or one of a usual name, which is told.
+
+    >>> choose_language(["license", "LANGUAGE"], None, "a.csv"), choose_language(["license"], None, "a.csv")
+    ('LANGUAGE', None)
+
+    Raises:
+        PolysenseError: when there is none of the name given.
+    """
+    known = list(names)
+    if language is not None:
+        if language not in known:
+            raise unknown(f"column of {place}", language, map(str, known))
+        return language
+    found = next((name for name in known if str(name).lower() in ("language", "lang")), None)
+    if found is not None:
+        logger.info("the language of captions is read from the column %r", found)
+    return found
+
+
 def cells_of(value: Any) -> list[Any]:
     """What one cell holds: nothing, one thing, or several captions.
 
@@ -67,8 +88,8 @@ def _guess(frame: pd.DataFrame, part: str, modality: str, place: str) -> Any:
         names = ", ".join(map(str, found or frame.columns))
         told = "more than one column" if found else "no column that is plainly"
         raise PolysenseError(
-            f"{place} has {told} for {part!r} ({names}): name it, as in"
-            f" reading={{'columns': {{{part!r}: …}}}}"
+            f"{place} has {told} for {part!r} ({names}): name it, as in --reading.columns"
+            f' \'{{"{part}": "COLUMN"}}\''
         )
     return found[0]
 
@@ -77,18 +98,31 @@ def _pictures(frame: pd.DataFrame) -> list[Any]:
     return [name for name in frame.columns if any(map(is_picture, _first(frame[name])))]
 
 
+def _is_media(cell: Any) -> bool:
+    """Whether a cell names or holds a picture or a sound."""
+    return is_picture(cell) or is_sound(cell)
+
+
 def _texts(frame: pd.DataFrame) -> list[Any]:
     """The column of a usual name, or else the one with the longest texts."""
     lengths = {}
     for name in frame.columns:
         texts = [text for cell in _first(frame[name]) for text in cells_of(cell)]
-        if texts and all(isinstance(text, str) for text in texts) and not any(map(is_picture, texts)):
+        if texts and all(isinstance(text, str) for text in texts) and not any(map(_is_media, texts)):
             lengths[name] = sum(map(len, texts)) / len(texts)
     usual = [name for word in USUAL for name in lengths if str(name).lower() == word]
     return usual[:1] or sorted(lengths, key=lambda name: -lengths[name])[:1]
 
 
-_LOOKS: dict[str, Callable[[pd.DataFrame], list[Any]]] = {"image": _pictures, "text": _texts}
+def _sounds(frame: pd.DataFrame) -> list[Any]:
+    return [name for name in frame.columns if any(map(is_sound, _first(frame[name])))]
+
+
+_LOOKS: dict[str, Callable[[pd.DataFrame], list[Any]]] = {
+    "image": _pictures,
+    "audio": _sounds,
+    "text": _texts,
+}
 
 
 def _first(column: pd.Series[Any]) -> Iterable[Any]:

@@ -15,6 +15,11 @@ from torch import Tensor
 from polysense.errors import PolysenseError
 from polysense.modalities.base import Dataset
 
+LANGUAGE = "language"
+"""The column of a part's own table that tells the language of its texts."""
+_LANGUAGES = 20
+"""Languages are told apart up to so many, the commonest."""
+
 
 @dataclass(frozen=True)
 class Members:
@@ -45,6 +50,16 @@ class Members:
         """``[N]``: how many rows each sample has."""
         counts: NDArray[np.int64] = np.diff(self.starts)
         return counts
+
+    def owners(self, rows: int) -> NDArray[np.int64]:
+        """The sample of each of so many rows, -1 for those of none; what :meth:`of` was given.
+
+        >>> Members.of(np.array([2, -1, 0]), 3).owners(3).tolist()
+        [2, -1, 0]
+        """
+        owners = np.full(rows, -1)
+        owners[self.rows] = np.repeat(np.arange(len(self.counts)), self.counts)
+        return owners
 
     def fetch(self, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows ``[M]`` of some samples, and each sample's places in them ``[B, K]``, -1 behind its last.
@@ -147,6 +162,25 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def languages(self) -> list[str]:
+        """The languages of the texts, the commonest first; none where they are not known or there is one."""
+        spoken = [part.table[LANGUAGE] for part in self.parts.values() if LANGUAGE in part.table]
+        found = pd.concat(spoken).dropna().astype(str).value_counts() if spoken else pd.Series(dtype=int)
+        return [str(name) for name in found.index[:_LANGUAGES]] if len(found) > 1 else []
+
+    def in_language(self, language: str) -> Pairs:
+        """The samples that have a text in a language, with their texts in it alone."""
+        owners = {part: members.owners(len(self.parts[part])) for part, members in self.members.items()}
+        there = np.zeros(len(self), bool)
+        for part, dataset in self.parts.items():
+            if LANGUAGE in dataset.table:
+                owners[part][(dataset.table[LANGUAGE].astype(str) != language).to_numpy()] = -1
+                there[owners[part][owners[part] >= 0]] = True
+        number = np.append(np.where(there, np.cumsum(there) - 1, -1), -1)  # the last is for owner -1
+        members = {part: Members.of(number[own], int(there.sum())) for part, own in owners.items()}
+        table = self.table[there].reset_index(drop=True)
+        return Pairs(self.parts, members, table, self.label, self.identity)
 
     def __getitems__(self, indices: Sequence[int]) -> PairSamples:
         """Every part of some samples; of several captions all, for one is drawn when views are made."""

@@ -75,6 +75,7 @@ class Paired:
         *,
         columns: Mapping[str, Any] | None = None,
         label: str | None = None,
+        language: str | None = None,
         column: str | None = None,
         max_bad: float = 0.01,
         cache: Path | None = None,
@@ -83,8 +84,8 @@ class Paired:
         """The user's pairs, see :func:`.sources.read_pairs`; :class:`.Pairs` are taken as they are."""
         if column is not None:
             raise PolysenseError(
-                "pairs lie in several columns: name one for each part, as in reading={'columns': {'text':"
-                f" {column!r}}}"
+                "pairs lie in several columns: name one for each part, as in --reading.columns"
+                f' \'{{"text": "{column}"}}\''
             )
         if isinstance(source, Pairs):
             if set(source.parts) != set(self.parts):
@@ -95,7 +96,14 @@ class Paired:
         from polysense.modalities.pairs.sources import read_pairs
 
         return read_pairs(
-            source, self.parts, columns=columns, label=label, max_bad=max_bad, cache=cache, encoding=encoding
+            source,
+            self.parts,
+            columns=columns,
+            label=label,
+            language=language,
+            max_bad=max_bad,
+            cache=cache,
+            encoding=encoding,
         )
 
     def fit(self, dataset: Pairs, plan: ViewPlan | None = None) -> Paired:
@@ -167,7 +175,7 @@ class Paired:
         made = []
         for part, modality in self.parts.items():
             present = _data(batch).get(f"{part}/{PRESENT}")
-            for view in modality.views(self._of_part(batch, part, draw=True)):
+            for view in modality.views(self.batch_of(batch, part, draw=True)):
                 if present is not None and view.present is not None:
                     present = present & view.present
                 there = view.present if present is None else present
@@ -179,7 +187,7 @@ class Paired:
         data: dict[str, Tensor] = {}
         for part, modality in self.parts.items():
             if of_part(_data(batch), part) is not None:
-                data |= flat(part, modality.plain(self._of_part(batch, part)).data)
+                data |= flat(part, modality.plain(self.batch_of(batch, part)).data)
                 if f"{part}/{PRESENT}" in _data(batch):
                     data[f"{part}/{PRESENT}"] = _data(batch)[f"{part}/{PRESENT}"]
         return View(data, self.name)
@@ -188,7 +196,7 @@ class Paired:
         """``[B, F]``: the parts' raw features side by side, 0 for what a sample lacks."""
         made = []
         for part, modality in self.parts.items():
-            raw = modality.raw(self._of_part(batch, part))
+            raw = modality.raw(self.batch_of(batch, part))
             present = _data(batch).get(f"{part}/{PRESENT}")
             made.append(raw if present is None else raw * present[:, None])
         return torch.cat(made, 1)
@@ -240,8 +248,8 @@ class Paired:
             parts[part] = rebuild(how["modality"], how["settings"], own)
         return cls(parts)
 
-    def _of_part(self, batch: Batch, part: str, *, draw: bool = False) -> Batch:
-        """One part of a batch, of several choices one at random or the first."""
+    def batch_of(self, batch: Batch, part: str, *, draw: bool = False) -> Batch:
+        """One part of a batch as its modality knows it; of several choices one at random, or the first."""
         data = of_part(_data(batch), part)
         choices = _data(batch).get(f"{part}/{CHOICES}")
         if choices is None:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
 from polysense.errors import PolysenseError
-
-logger = logging.getLogger(__name__)
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # kana and Han
@@ -24,7 +18,7 @@ _NO_DESCRIPTION = re.compile(
 )
 
 
-def filter_texts(
+def failed_rules(
     texts: Sequence[str],
     pictures: Sequence[Hashable] | None = None,
     *,
@@ -33,14 +27,13 @@ def filter_texts(
     shared: int = 10,
     frequent: int = 100_000_000,
     alt_rules: bool = True,
-) -> tuple[NDArray[np.bool_], dict[str, int]]:
-    """Which texts describe their picture well enough to learn from, and how many fail by which rule.
+) -> list[str | None]:
+    """For each text the first rule that it fails, None where it describes its picture well enough.
 
     The rules of ALIGN (https://arxiv.org/abs/2102.05918, section 3): a text has from ``least`` to ``most``
     words, belongs to no more than ``shared`` pictures, and holds no word or pair of words that is not among
     the ``frequent`` most frequent ones of all texts. With ``alt_rules`` it is no address or file name, nor
-    a camera's number. Kana and Chinese characters count as a word each. A text counts for the first rule
-    that it fails.
+    a camera's number. Kana and Chinese characters count as a word each.
 
     Args:
         texts: one for each pair.
@@ -50,15 +43,11 @@ def filter_texts(
         frequent: how many words and pairs of words are taken for frequent.
         alt_rules: whether addresses and file names are left out.
 
-    Returns:
-        ``[N]`` booleans, True for what is kept; and the number of texts by the rule they fail.
-
     Raises:
-        PolysenseError: when pictures and texts do not match in number, or a rule leaves nothing by itself.
+        PolysenseError: when pictures and texts do not match in number, or for limits that no text can keep.
 
-    >>> kept, reasons = filter_texts(["a red apple on a plate", "IMG_0231", "apple"])
-    >>> kept.tolist(), reasons
-    ([True, False, False], {'is an address or a file name': 1, 'has less than 3 words': 1})
+    >>> failed_rules(["a red apple on a plate", "IMG_0231", "apple"])
+    [None, 'is an address or a file name', 'has less than 3 words']
     """
     if pictures is not None and len(pictures) != len(texts):
         raise PolysenseError(f"there are {len(texts)} texts and {len(pictures)} pictures; give one for each")
@@ -70,24 +59,21 @@ def filter_texts(
     words = [_words(text) for text in texts]
     owners = _owners(texts, pictures)
     known = _frequent(words, frequent)
-    reasons: Counter[str] = Counter()
-    kept = np.zeros(len(texts), bool)
-    for place, (text, own) in enumerate(zip(texts, words, strict=True)):
+
+    def failed(text: str, own: Sequence[str]) -> str | None:
         if alt_rules and _NO_DESCRIPTION.search(text.strip()):
-            reasons["is an address or a file name"] += 1
-        elif len(own) < least:
-            reasons[f"has less than {least} words"] += 1
-        elif len(own) > most:
-            reasons[f"has more than {most} words"] += 1
-        elif owners[text.strip().lower()] > shared:
-            reasons[f"belongs to more than {shared} pictures"] += 1
-        elif known is not None and not known.issuperset(_grams(own)):
-            reasons["holds a rare word or pair of words"] += 1
-        else:
-            kept[place] = True
-    told = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    logger.info("kept %s of %s texts (%s)", f"{kept.sum():,}", f"{len(texts):,}", told or "none fails a rule")
-    return kept, dict(reasons)
+            return "is an address or a file name"
+        if len(own) < least:
+            return f"has less than {least} words"
+        if len(own) > most:
+            return f"has more than {most} words"
+        if owners[text.strip().lower()] > shared:
+            return f"belongs to more than {shared} pictures"
+        if known is not None and not known.issuperset(_grams(own)):
+            return "holds a rare word or pair of words"
+        return None
+
+    return [failed(text, own) for text, own in zip(texts, words, strict=True)]
 
 
 def _words(text: str) -> list[str]:

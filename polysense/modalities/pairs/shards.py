@@ -1,14 +1,16 @@
-"""Tar files of samples (WebDataset's shards): indexed once, then read anywhere."""
+"""Tar files of samples (WebDataset's shards): indexed once, then read anywhere, or piped and read through."""
 
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from polysense.errors import PolysenseError
 from polysense.modalities.files import no_such_path
@@ -61,15 +63,59 @@ def shard_files(path: Path) -> Iterator[tuple[str, str, Slice]]:
     modified = os.stat(path).st_mtime_ns
     try:
         with tarfile.open(path, "r:") as shard:
-            for member in shard:
-                folder, _, file = member.name.rpartition("/")
-                stem, _, extension = file.partition(".")
-                if member.isfile() and stem:
-                    piece = Slice(str(path.resolve()), member.offset_data, member.size, modified)
-                    yield f"{folder}/{stem}".lstrip("/"), extension.lower(), piece
+            for sample, extension, member in _members(shard):
+                yield sample, extension, Slice(str(path.resolve()), member.offset_data, member.size, modified)
             if 0 < os.path.getsize(path) - shard.offset < tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("unexpected end of data")  # in a header the library says nothing
     except tarfile.ReadError as error:
-        raise PolysenseError(
-            f"cannot read {path} as a tar file ({error}); unpack it if it is compressed, or fetch it again"
-        ) from error
+        raise _unreadable(str(path), error) from error
+
+
+def stream_files(stream: IO[bytes], wants: Callable[[str], bool]) -> Iterator[tuple[str, str, bytes]]:
+    """The files with extensions that are wanted in a stream of tar files, one behind the other.
+
+    As :func:`shard_files`, with their content; samples are told apart by the number of their tar file.
+
+    Raises:
+        PolysenseError: when it is empty, no tar file, compressed, or cut short.
+    """
+    peeking: Any = stream if hasattr(stream, "peek") else io.BufferedReader(stream)
+    number = 0
+    while first := peeking.peek(1)[:1]:
+        if first == b"\0":  # what fills up the end of a tar file
+            peeking.read(tarfile.BLOCKSIZE)
+            continue
+        try:
+            with tarfile.open(fileobj=peeking, mode="r|", bufsize=tarfile.BLOCKSIZE) as shard:
+                for sample, extension, member in _members(shard):
+                    if wants(extension):
+                        yield f"shard {number}/{sample}", extension, _content(shard, member)
+            if peeking.peek(1)[:1] != b"\0":  # a tar file ends in two empty blocks, of which one was read
+                raise tarfile.ReadError("unexpected end of data")
+        except tarfile.ReadError as error:
+            raise _unreadable("the stream", error) from error
+        number += 1
+    if number == 0:
+        raise PolysenseError("the stream is empty; pipe tar files into it")
+
+
+def _members(shard: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    for member in shard:
+        folder, _, file = member.name.rpartition("/")
+        stem, _, extension = file.partition(".")
+        if member.isfile() and stem:
+            yield f"{folder}/{stem}".lstrip("/"), extension.lower(), member
+
+
+def _content(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = shard.extractfile(member)
+    content = b"" if file is None else file.read()
+    if len(content) < member.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return content
+
+
+def _unreadable(place: str, error: Exception) -> PolysenseError:
+    return PolysenseError(
+        f"cannot read {place} as a tar file ({error}); unpack it if it is compressed, or fetch it again"
+    )

@@ -73,7 +73,7 @@ def test_of_several_captions_one_is_drawn_for_each_step() -> None:
     assert {second for _, second, _ in drawn} == {"the first", "number one"}
     assert 0.3 < np.mean([second == "the first" for _, second, _ in drawn]) < 0.7
     assert any(second != third for _, second, third in drawn)
-    words = fitted.part("text").show(fitted.part("text").plain(fitted._of_part(batch, "text")))
+    words = fitted.part("text").show(fitted.part("text").plain(fitted.batch_of(batch, "text")))
     assert words.tolist() == ["second", "the first", "the first"]
 
 

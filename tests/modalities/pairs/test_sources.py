@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from polysense.errors import PolysenseError
 from polysense.modalities.builtin import builtin
 from polysense.modalities.pairs.dataset import Pairs
 from polysense.modalities.pairs.modality import Paired
 from polysense.modalities.text.store import Texts
+from tests.shard_tools import png, write_shard
 
 Write = Callable[..., list[str]]
 
@@ -40,12 +37,6 @@ def colours(pairs: Pairs) -> list[int]:
     pixels: Any = pairs.__getitems__(range(len(pairs))).parts["image"]["pixels"]
     values: list[int] = pixels[:, 0, 0, 0].tolist()
     return values
-
-
-def png(value: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -104,14 +95,6 @@ def test_a_folder_of_pictures_with_texts_beside_them(tmp_path: Path, pictures: W
     for name in pictures(3, ".jpg"):
         (tmp_path / name).with_suffix(".txt").write_text(f"this is {name}\n", encoding="utf-8")
     assert captions(read(tmp_path)) == [[f"this is picture{i}.jpg"] for i in range(3)]
-
-
-def write_shard(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as shard:
-        for name, content in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(content)
-            shard.addfile(about, io.BytesIO(content))
 
 
 @pytest.fixture
