@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,14 @@ class Encoder(nn.Module):
         ``mask`` is ``[B, T]``, True at the tokens to hide.
         """
         raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        """Put all into training mode but what :func:`~polysense.encoders.adapters.freeze` has frozen."""
+        super().train(mode)
+        for module in self.modules():
+            if getattr(module, "is_frozen", False):
+                nn.Module.train(module, False)
+        return self
 
     def grid(self, data: Any) -> tuple[int, ...]:
         """How the tokens of ``data`` will lie, known before it is encoded: maskers need it.

@@ -57,7 +57,8 @@ class Towers(Encoder):
 
     Args:
         towers: an encoder for each part.
-        heads: modules from :class:`Encoded` to ``[B, dim]``; linear layers without bias if None, as in CLIP.
+        heads: modules from :class:`Encoded` to ``[B, dim]``; for parts without one a linear layer without
+            bias, as in CLIP.
         dim: width of the shared space.
         logit_scale: the logarithm of what cosines are multiplied by, where it was learned before.
         logit_bias: what is added to them (SigLIP), where it was learned before.
@@ -83,11 +84,10 @@ class Towers(Encoder):
         super().__init__()
         if dim < 1:
             raise PolysenseError(f"a shared space of {dim} dimensions holds nothing; give dim of at least 1")
-        if heads is None:
-            heads = {
-                part: Projector(tower.dim, dim, dim, layers=1, last_bias=False)
-                for part, tower in towers.items()
-            }
+        heads = {
+            part: (heads or {}).get(part) or Projector(tower.dim, dim, dim, layers=1, last_bias=False)
+            for part, tower in towers.items()
+        }
         self.dim = dim
         self.towers, self.heads = nn.ModuleDict(towers), nn.ModuleDict(heads)
         self.captioner = captioner

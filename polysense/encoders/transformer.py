@@ -90,3 +90,26 @@ def _spread(tokens: Tensor, places: Tensor | None, shape: torch.Size) -> Tensor:
         return tokens
     whole = tokens.new_zeros(shape[0] * shape[1], tokens.shape[-1]).index_copy(0, places, tokens)
     return whole.reshape(*shape[:2], -1)
+
+
+def through(blocks: nn.ModuleList, tokens: Tensor, valid: Tensor, keep: int) -> tuple[Tensor, Tensor | None]:
+    """Tokens ``[B, T, E]`` after all blocks, and those after the last ``keep``: ``[B, keep, T, E]``, or None.
+
+    Those that are not ``valid`` ``[B, T]`` are not attended to.
+    """
+    attended, kept = None if bool(valid.all()) else valid, []
+    for number, block in enumerate(blocks, start=1):
+        tokens = block(tokens, causal=False, attended=attended)
+        if number > len(blocks) - keep:
+            kept.append(tokens)
+    return tokens, torch.stack(kept, 1) if kept else None
+
+
+def kept_layers(count: int, blocks: nn.ModuleList) -> int:
+    """How many blocks' tokens to keep; raises PolysenseError for more than there are."""
+    depth = len(blocks)
+    if not 0 <= count <= depth:
+        raise PolysenseError(
+            f"this encoder has {depth} blocks and cannot keep {count}; choose 0 to {depth}, or more depth"
+        )
+    return count

@@ -8,25 +8,25 @@ from torch import Tensor, nn
 
 from polysense.encoders.base import Encoder
 from polysense.encoders.heads import Projector
-from polysense.methods.engine import Branch, Method, Seen
+from polysense.methods.engine import Branch, Method, Reads, Seen
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.reads import WithKnown, global_views
 from polysense.methods.recipes import recipe
-from polysense.modalities.base import View, ViewPlan
+from polysense.modalities.base import ViewPlan
 from polysense.objectives.clustering import DeepClusterV2, SwAV
 
 
 @dataclass(frozen=True)
-class OwnTeacher:
+class OwnTeacher(Reads):
     """The student's views against its own global ones: the student teaches itself (SwAV).
 
     Gives the objective ``[V, B, K]`` of all views, the global ones first, and ``[T, B, K]`` of the global
     ones again, without their gradient.
     """
 
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project all views once."""

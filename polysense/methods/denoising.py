@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.captioner import Captioner
 from polysense.encoders.text_transformer import TextEncoder
-from polysense.methods.engine import Branch, Masker, Method, Seen
+from polysense.methods.engine import Branch, Masker, Method, Reads, Seen
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import recipe
 from polysense.methods.word_masks import CollapseSpans, DeleteWords, with_vocabulary
-from polysense.modalities.base import View, ViewPlan
+from polysense.modalities.base import ViewPlan
 from polysense.objectives.reconstruction import MaskedClassification
 
 ONE_TEXT = ViewPlan(globals_=1, strength="weak")
@@ -32,7 +32,7 @@ def every_token(encoded: Encoded, attended: Tensor) -> tuple[Encoded, Tensor]:
 
 
 @dataclass(frozen=True)
-class WrittenAnew:
+class WrittenAnew(Reads):
     """Each word of the original text, predicted from those before it and from what the encoder kept.
 
     ``shown`` says what of it the decoder, the branch's head, may look at. Gives the objective the logits
@@ -40,10 +40,6 @@ class WrittenAnew:
     """
 
     shown: Callable[[Encoded, Tensor], tuple[Encoded, Tensor]]
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Of the one view there is."""

@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +27,39 @@ Masker = Callable[[View, Encoder], View]
 """Hides some of a view's tokens from the student; the teacher always sees the whole view."""
 
 
+class Encodings(Sequence[Encoded]):
+    """What the student made of the views, by their places; those that no branch asked for are not there."""
+
+    def __init__(self, made: Mapping[int, Encoded], count: int) -> None:
+        self._made, self._places = made, range(count)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Encoded]: ...
+    def __getitem__(self, place: int | slice) -> Encoded | list[Encoded]:
+        """That of one view or of several; a LookupError where it was not asked for."""
+        if isinstance(place, slice):
+            return [self[one] for one in self._places[place]]
+        if self._places[place] not in self._made:
+            raise LookupError(f"no branch asks the student for view {place}, see Reads.of_student")
+        return self._made[self._places[place]]
+
+
 @dataclass(frozen=True)
 class Seen:
     """What one step has seen: the views, and what student and teacher made of each of them.
 
-    ``teacher`` holds None where no branch asked for the teacher's opinion. ``known`` is what the batch
-    knows of its samples besides their content (``index``, ``label``, an action, …), ``[B, ...]`` each.
+    ``student`` lacks the views that no branch asked for; ``teacher`` holds None there. ``known`` is what
+    the batch knows of its samples besides their content (``index``, ``label``, an action, …), ``[B, ...]``
+    each.
     """
 
     views: list[View]
-    student: list[Encoded]
+    student: Sequence[Encoded]
     teacher: list[Encoded | None]
     known: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -50,16 +73,24 @@ class Outcome:
     seen: Seen
 
 
-class Reads(Protocol):
-    """Which views a branch reads, against which targets."""
+class Reads:
+    """Which views a branch reads, against which targets; by default all of the student's."""
+
+    def of_student(self, view: View) -> bool:
+        """Whether the student has to encode this view for the branch."""
+        return True
 
     def of_teacher(self, view: View) -> bool:
-        """Whether the teacher has to encode this view for the branch."""
-        ...
+        """Whether the teacher has to."""
+        return False
+
+    def compares_embeddings(self) -> bool:
+        """Whether the branch compares embeddings of whole samples, of which prefixes compare as well."""
+        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """The tensors that go into the branch's objective."""
-        ...
+        raise NotImplementedError
 
 
 class Branch(nn.Module):
@@ -174,7 +205,6 @@ class Method(nn.Module):
         self.teacher = teacher
         self.masker = masker
         self.chunk: int | None = None
-        self._reads = [branch.reads for branch in branches.values()]
         if teacher is not None:
             heads = nn.ModuleDict({name: branch.head for name, branch in branches.items()})
             teacher.follow({"towers": self.towers, "heads": heads})
@@ -190,23 +220,23 @@ class Method(nn.Module):
         return Outcome(torch.stack(list(parts.values())).sum(), parts, seen)
 
     def look(self, views: Sequence[View], known: Mapping[str, Tensor] | None = None) -> Seen:
-        """Let the student encode every view, and the teacher those that a branch asks for."""
+        """Let student and teacher encode those views that a branch asks them for."""
         masked = [self._mask(view) for view in views]
-        student = encode(self.towers, masked, self.chunk)
+        places = _asked(masked, [read.of_student for read in self._reads()])
+        student = dict(zip(places, encode(self.towers, [masked[p] for p in places], self.chunk), strict=True))
         teacher: list[Encoded | None] = [None] * len(masked)
         if self.teacher is not None:
-            asked = [
-                place
-                for place, view in enumerate(masked)
-                if any(read.of_teacher(view) for read in self._reads)
-            ]
-            whole = [replace(masked[place], mask=None) for place in asked]
+            places = _asked(masked, [read.of_teacher for read in self._reads()])
+            whole = [replace(masked[place], mask=None) for place in places]
             towers = self.teacher["towers"]
             assert isinstance(towers, nn.ModuleDict)
             with torch.no_grad():
-                for place, one in zip(asked, encode(towers, whole, self.chunk), strict=True):
+                for place, one in zip(places, encode(towers, whole, self.chunk), strict=True):
                     teacher[place] = one
-        return Seen(masked, student, teacher, known or {})
+        return Seen(masked, Encodings(student, len(masked)), teacher, known or {})
+
+    def _reads(self) -> list[Reads]:
+        return [branch.reads for branch in self.branches.values()]  # type: ignore[misc]
 
     def _mask(self, view: View) -> View:
         tower = self.towers[view.modality]
@@ -243,6 +273,11 @@ class Method(nn.Module):
     def _others_with(self, hook: str) -> list[Any]:
         """The modules inside this one that have a method of that name."""
         return [m for m in self.modules() if m is not self and callable(getattr(m, hook, None))]
+
+
+def _asked(views: Sequence[View], asks: Sequence[Callable[[View], bool]]) -> list[int]:
+    """The places of the views that any branch asks for."""
+    return [place for place, view in enumerate(views) if any(ask(view) for ask in asks)]
 
 
 def _shape(data: Tensors) -> object:

@@ -11,14 +11,14 @@ from polysense.encoders.heads import PlacePredictor
 from polysense.encoders.teacher import Teacher
 from polysense.errors import PolysenseError
 from polysense.methods.block_masks import ContextAndTargets
-from polysense.methods.engine import Branch, Method, Seen
+from polysense.methods.engine import Branch, Method, Reads, Seen
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import recipe
 from polysense.modalities.base import View, ViewPlan
 from polysense.objectives.reconstruction import MaskedReconstruction
 
 
-class AskedTokens:
+class AskedTokens(Reads):
     """What the student predicts at the tokens that are asked for against the teacher's tokens there.
 
     The branch's predictor takes what the student saw and ``view.asked``; the teacher's tokens are

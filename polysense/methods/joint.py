@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,12 @@ from polysense.encoders.base import Encoder
 from polysense.encoders.heads import Projector
 from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError, unknown
-from polysense.methods.engine import Branch, Method, Seen
+from polysense.methods.engine import Branch, Method, Reads, Seen
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import recipe
 from polysense.modalities.base import View, ViewPlan
 from polysense.objectives.contrastive import NTXent
-from polysense.objectives.pairs import PairContrast, PairObjective, PairSigmoid
+from polysense.objectives.pairs import OneWayContrast, PairContrast, PairObjective, PairSigmoid
 
 ALMOST_WHOLE = ViewPlan(globals_=1, strength="weak", options={"image": {"scale": (0.9, 1.0), "flip": 0.0}})
 """CLIP's views: words may name left and right, and what is at the edge."""
@@ -33,7 +33,7 @@ SCALE = 1 / 0.07
 
 
 @dataclass(frozen=True)
-class PartPair:
+class PartPair(Reads):
     """The first view of one part against the first view of another.
 
     Gives the objective ``[B, K]`` of both and, where it is known, ``present`` and ``identity`` ``[B]``.
@@ -42,9 +42,13 @@ class PartPair:
     a: str
     b: str
 
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
+
+    def of_student(self, view: View) -> bool:
+        """Those of both parts."""
+        return view.modality in (self.a, self.b)
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project both."""
@@ -62,14 +66,18 @@ class PartPair:
 
 
 @dataclass(frozen=True)
-class LaterViews:
+class LaterViews(Reads):
     """The views of one part but the first, against each other: ``[V, B, K]`` (SLIP)."""
 
     part: str
 
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
+
+    def of_student(self, view: View) -> bool:
+        """Those of the part."""
+        return view.modality == self.part
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project them."""
@@ -107,7 +115,7 @@ def logit_scale(branch: Branch) -> float:
 
 def chance_loss(branch: Branch, pairs: int) -> float:
     """The loss of a match that knows nothing, where the number of pairs alone decides it; else infinite."""
-    return math.log(pairs) if isinstance(branch.objective, PairContrast) else math.inf
+    return math.log(pairs) if isinstance(branch.objective, PairContrast | OneWayContrast) else math.inf
 
 
 def check_part(encoder: Towers, part: str) -> None:
@@ -147,8 +155,8 @@ def align(
 ) -> Method:
     """CLIP for noisy texts: the target is not quite sure of any pair (label smoothing).
 
-    The authors first drop texts that are rare, frequent, too short or too long, see
-    :func:`polysense.modalities.pairs.noisy.filter_texts`, and train with LAMB where this takes AdamW.
+    The authors first drop texts that are rare, frequent, too short or too long, which ``polysense filter``
+    and :func:`polysense.filter_pairs` do, and train with LAMB (``optimiser="lamb"``) where this takes AdamW.
     """
     encoder.start_logits(1 / temperature)
     objective = PairContrast(encoder.logit_scale, label_smoothing=label_smoothing)
@@ -188,9 +196,8 @@ def lit(encoder: Towers, modality: str = "pair", *, locked: str = "image", scale
     """
     check_part(encoder, locked)
     encoder.start_logits(scale)
-    towers = _towers(encoder)
-    towers[locked] = freeze(towers[locked])
-    return Method(towers, matches(encoder, PairContrast(encoder.logit_scale)))
+    freeze(encoder.towers[locked])
+    return Method(_towers(encoder), matches(encoder, PairContrast(encoder.logit_scale)))
 
 
 @recipe(
@@ -264,6 +271,36 @@ def pair(encoder: Towers, modality: str = "pair", *, hub: str | None = None, sca
         check_part(encoder, hub)
     encoder.start_logits(scale)
     return Method(_towers(encoder), matches(encoder, PairContrast(encoder.logit_scale), hub=hub))
+
+
+@recipe(
+    "clap",
+    family="joint",
+    title="Large-scale Contrastive Language-Audio Pretraining with Feature Fusion and Keyword-to-Caption"
+    " Augmentation",
+    paper="https://arxiv.org/abs/2211.06687",
+    views=ViewPlan(globals_=1, strength="weak", options={"audio": {"crop": 4.0}}),
+    optimisation=Optimisation("adamw", lr=1e-4, per=2304, weight_decay=0.0, warmup=0.06),
+    collapse="the texts are too alike or the batch too small: use larger batches",
+    modalities=("pair",),
+    parts=("audio", "text"),
+)
+def clap(encoder: Towers, modality: str = "pair", *, scale: float = SCALE) -> Method:
+    """Find each sound's text, and each text's sound, with a scale for either way.
+
+    Heads are linear, where the authors' have a hidden layer. The first part's scale is the towers' own, the
+    one that classifies sounds by words later.
+    """
+    encoder.start_logits(scale)
+    others = list(encoder.towers)[1:]
+    scales = {part: nn.Parameter(encoder.logit_scale.detach().clone()) for part in others}
+    contrasts = {part: OneWayContrast(scales.get(part, encoder.logit_scale)) for part in encoder.towers}
+    couples = list(permutations(encoder.towers, 2))
+    branches = {
+        f"{a}_to_{b}": Branch(encoder.heads, contrasts[a], PartPair(a, b), weight=1 / len(couples))
+        for a, b in couples
+    }
+    return Method(_towers(encoder), branches)
 
 
 def _towers(encoder: Towers) -> dict[str, Encoder]:

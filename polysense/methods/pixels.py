@@ -14,11 +14,11 @@ from polysense.encoders.heads import OnTokens
 from polysense.encoders.pixels import PixelEncoder
 from polysense.errors import PolysenseError
 from polysense.methods.build import masked_prediction
-from polysense.methods.engine import Branch, Method, Seen
+from polysense.methods.engine import Branch, Method, Reads, Seen
 from polysense.methods.maskers import RandomMask
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import recipe
-from polysense.modalities.base import View, ViewPlan
+from polysense.modalities.base import ViewPlan
 from polysense.objectives.distributed import gather
 from polysense.objectives.kmeans import kmeans
 from polysense.objectives.reconstruction import MaskedClassification
@@ -28,17 +28,13 @@ MOST_PIXELS = 2**17
 
 
 @dataclass(frozen=True)
-class EveryToken:
+class EveryToken(Reads):
     """What the student predicts at every token against the input itself, for causal encoders.
 
     ``tokenise`` gives each token's target. Gives the objective prediction and target.
     """
 
     tokenise: Callable[[Any], Tensor]
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Predict every view and lay the views' batches one behind the other."""

@@ -80,6 +80,10 @@ class LocalGlobal(EachOther):
 
     student: Select = global_views
 
+    def compares_embeddings(self) -> bool:
+        """Those of places."""
+        return False
+
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project the chosen views and part them."""
         (together,) = super().__call__(branch, seen, teacher_head)
@@ -98,13 +102,17 @@ class TokensInPlace(EachOther):
 
     student: Select = global_views
 
+    def compares_embeddings(self) -> bool:
+        """Those of places."""
+        return False
+
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project the chosen views and find their places."""
         (tokens,) = super().__call__(branch, seen, teacher_head)
         places = [
-            view.places(encoded.grid)
-            for view, encoded in zip(seen.views, seen.student, strict=True)
-            if self.student(view) and encoded.grid is not None
+            view.places(grid)
+            for place, view in enumerate(seen.views)
+            if self.student(view) and (grid := seen.student[place].grid) is not None
         ]
         return tokens, torch.stack(places)
 
@@ -118,6 +126,10 @@ class TeacherTokens(TeacherViews):
     """
 
     student: Select = global_views
+
+    def compares_embeddings(self) -> bool:
+        """Those of places."""
+        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project the tokens and add the encoders' own."""

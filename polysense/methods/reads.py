@@ -29,7 +29,7 @@ def global_views(view: View) -> bool:
 
 
 @dataclass(frozen=True)
-class EachOther:
+class EachOther(Reads):
     """The student's views of a sample against each other (SimCLR, VICReg, Barlow Twins).
 
     Gives the objective one tensor ``[V, B, K]``.
@@ -37,9 +37,13 @@ class EachOther:
 
     student: Select = every_view
 
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
+
+    def of_student(self, view: View) -> bool:
+        """The chosen views."""
+        return self.student(view)
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project the chosen views."""
@@ -49,12 +53,12 @@ class EachOther:
 
 
 @dataclass(frozen=True)
-class OwnPredictions:
+class OwnPredictions(Reads):
     """What the student predicts from its views, and its projections of them, ``[V, B, K]`` both (NNCLR)."""
 
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Project all views, and predict from the projections."""
@@ -64,7 +68,7 @@ class OwnPredictions:
 
 
 @dataclass(frozen=True)
-class TeacherViews:
+class TeacherViews(Reads):
     """The student's views against the teacher's (BYOL, DINO).
 
     Gives the objective ``[V, B, K]`` of the student and ``[T, B, K]`` of the teacher; the views that
@@ -73,6 +77,14 @@ class TeacherViews:
 
     student: Select = every_view
     teacher: Select = global_views
+
+    def compares_embeddings(self) -> bool:
+        """Those of whole samples."""
+        return True
+
+    def of_student(self, view: View) -> bool:
+        """The student's own and those of the teacher."""
+        return self.student(view) or self.teacher(view)
 
     def of_teacher(self, view: View) -> bool:
         """The views whose targets are wanted."""
@@ -93,7 +105,7 @@ class TeacherViews:
         return student, teacher
 
 
-class HiddenInput(nn.Module):
+class HiddenInput(nn.Module, Reads):
     """What the student predicts at the hidden tokens against the input itself (MAE, BEiT).
 
     ``tokenise`` makes one target per token of a view's data, ``[B, T, K]`` or ``[B, T]``; where it is a
@@ -104,10 +116,6 @@ class HiddenInput(nn.Module):
     def __init__(self, tokenise: Callable[[Any], Tensor]) -> None:
         super().__init__()
         self.tokenise = tokenise
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def forward(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Decode every masked view and lay the views' batches one behind the other."""
@@ -125,7 +133,7 @@ def _to_predict(view: View) -> Tensor:
 
 
 @dataclass(frozen=True)
-class HiddenTokens:
+class HiddenTokens(Reads):
     """The student's tokens where they were hidden from it against the teacher's, who saw all (iBOT).
 
     The head reads a token as it reads a pooled embedding, so that both can share one. Gives the objective
@@ -160,15 +168,23 @@ class HiddenTokens:
 
 
 @dataclass(frozen=True)
-class WithKnown:
+class WithKnown(Reads):
     """What ``reads`` gives the objective, and behind it what is ``known`` of the samples by that name."""
 
     reads: Reads
     known: str
 
+    def of_student(self, view: View) -> bool:
+        """As in ``reads``."""
+        return self.reads.of_student(view)
+
     def of_teacher(self, view: View) -> bool:
         """As in ``reads``."""
         return self.reads.of_teacher(view)
+
+    def compares_embeddings(self) -> bool:
+        """As in ``reads``."""
+        return self.reads.compares_embeddings()
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Add what is known."""

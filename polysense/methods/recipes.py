@@ -23,7 +23,8 @@ class Recipe:
     the tower that is worth keeping: the "student" or the "teacher". ``encoders`` says in words what fits,
     ``labels`` whether the method learns from the data's classes. ``modalities``: those it is for, the usual
     one first; empty for all. ``default_encoders``: what it trains where none is named, by modality, where
-    that modality's own default does not fit.
+    that modality's own default does not fit. ``parts``: those it joins where none are named and they are
+    not the pair's own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Recipe:
     labels: bool = False
     modalities: tuple[str, ...] = ()
     default_encoders: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -96,6 +98,7 @@ def recipe(
     labels: bool = False,
     modalities: tuple[str, ...] = (),
     default_encoders: Mapping[str, str] | None = None,
+    parts: tuple[str, ...] = (),
 ) -> Callable[[Build], Build]:
     """Enter the decorated function ``(encoder, modality_name, *, options) -> Method`` in the table."""
 
@@ -114,6 +117,7 @@ def recipe(
             labels,
             modalities,
             default_encoders or {},
+            parts,
         )
         return build
 

@@ -20,12 +20,16 @@ MANY_SAMPLES = 100_000
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the rules go by. ``steps`` is None under a time budget, ``actions`` 0 where there are none."""
+    """What the rules go by. ``steps`` is None under a time budget, ``actions`` 0 where there are none.
+
+    ``sentence_dim``: the width of what embeds the data's instructions, 0 where there are none.
+    """
 
     batch: int = 256
     samples: int = 4096
     steps: int | None = None
     actions: int = 0
+    sentence_dim: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ RULES: dict[str, Rule] = {
     "queue": Rule("the largest power of two up to half the number of samples", _prototypes),
     "samples": Rule("the number of samples in the data", lambda published, here: here.samples),
     "actions": Rule("the number of actions in the data", lambda published, here: here.actions or published),
+    "sentence_dim": Rule(
+        "the width of the data's embedded instructions; 0 without any",
+        lambda published, here: here.sentence_dim,
+    ),
     "bias": Rule("of a batch one pair in each row is true: at least -ln(batch)", _bias),
     "momentum": Rule(
         "the teacher remembers a tenth of training: 1 - 10/steps; 0.99 under a time budget", _momentum

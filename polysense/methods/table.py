@@ -5,8 +5,10 @@ from __future__ import annotations
 from polysense.errors import unknown
 from polysense.methods import (  # noqa: F401 - they fill the table
     captioning,
+    clips,
     clustering,
     contrastive,
+    cpc,
     denoising,
     dense,
     distillation,
@@ -18,6 +20,7 @@ from polysense.methods import (  # noqa: F401 - they fill the table
     sound,
     states,
     tables,
+    text_pairs,
     texts,
     token_distillation,
 )

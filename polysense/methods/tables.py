@@ -16,7 +16,7 @@ from polysense.encoders.cells import CellHead, Row, RowEncoder
 from polysense.encoders.heads import Projector, mlp
 from polysense.errors import PolysenseError
 from polysense.methods.build import joint_embedding, masked_prediction
-from polysense.methods.engine import Branch, Method, Seen
+from polysense.methods.engine import Branch, Method, Reads, Seen
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.reads import EachOther
 from polysense.methods.recipes import recipe
@@ -31,7 +31,7 @@ Target = Callable[[Row, Row], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
-class Restored:
+class Restored(Reads):
     """What the student tells from its views against a target from the cells as they were.
 
     The views from number ``first`` on are read, their batches one behind the other. Gives the objective
@@ -40,10 +40,6 @@ class Restored:
 
     target: Target
     first: int = 0
-
-    def of_teacher(self, view: View) -> bool:
-        """No teacher is needed."""
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         """Predict from every view, and look up what was there."""

@@ -16,7 +16,8 @@ from polysense.encoders.heads import mlp
 from polysense.encoders.schedule import cosine
 from polysense.encoders.vit import ViTEncoder, patchify
 from polysense.errors import PolysenseError
-from polysense.methods.engine import Branch, Seen
+from polysense.methods.engine import Branch, Reads, Seen
+from polysense.modalities.base import View
 from polysense.objectives.distributed import gather, mean_over_processes, world_size
 from polysense.objectives.kmeans import nearest
 from polysense.objectives.reconstruction import DiscreteAutoencoding
@@ -185,15 +186,15 @@ class DiscreteVAE(nn.Module):
         return Branch(nn.Identity(), DiscreteAutoencoding(), Autoencoded(self))
 
 
-class Autoencoded(nn.Module):
+class Autoencoded(nn.Module, Reads):
     """What a discrete autoencoder makes of every view: decoded tokens, raw tokens, logits."""
 
     def __init__(self, autoencoder: DiscreteVAE) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
-    def of_teacher(self, view: object) -> bool:
-        """No teacher is needed."""
+    def of_student(self, view: View) -> bool:
+        """None is needed."""
         return False
 
     def forward(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:

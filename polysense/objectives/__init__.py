@@ -15,9 +15,10 @@ from polysense.objectives.mutual_information import (
     LocalInfoNCE,
     MutualInformation,
 )
-from polysense.objectives.pairs import PairContrast, PairSigmoid
+from polysense.objectives.pairs import OneWayContrast, PairContrast, PairSigmoid
 from polysense.objectives.preferences import BradleyTerry
 from polysense.objectives.queue import Queue
+from polysense.objectives.ranking import AnswerRanking
 from polysense.objectives.reconstruction import (
     DiscreteAutoencoding,
     MaskedClassification,
@@ -25,13 +26,14 @@ from polysense.objectives.reconstruction import (
 )
 from polysense.objectives.redundancy import BarlowTwins, VICReg
 from polysense.objectives.sigreg import LeJEPA, SIGReg
-from polysense.objectives.speech import BilinearContrast, QuantisedContrast
+from polysense.objectives.speech import BilinearContrast, FutureContrast, QuantisedContrast
 from polysense.objectives.supervised import SupCon
 from polysense.objectives.temporal import (
     VIP,
     ActionPrediction,
     DotInfoNCE,
     FrameOrder,
+    InstructionContrast,
     LatentPrediction,
     Sparsity,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "VIP",
     "WMSE",
     "ActionPrediction",
+    "AnswerRanking",
     "BarlowTwins",
     "BilinearContrast",
     "BradleyTerry",
@@ -57,7 +60,9 @@ __all__ = [
     "DotInfoNCE",
     "FeatureRegression",
     "FrameOrder",
+    "FutureContrast",
     "InfoNCE",
+    "InstructionContrast",
     "JensenShannon",
     "KoLeo",
     "LatentPrediction",
@@ -73,6 +78,7 @@ __all__ = [
     "NTXent",
     "NegativeCosine",
     "Objective",
+    "OneWayContrast",
     "PairContrast",
     "PairSigmoid",
     "QuantisedContrast",

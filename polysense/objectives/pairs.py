@@ -134,6 +134,39 @@ class PairContrast(PairObjective):
         return total, logits.gradients(grad_queries, grad_keys)
 
 
+class OneWayContrast(PairObjective):
+    """InfoNCE from one modality to the other: CLAP's loss is its sum over both ways, each with its own scale.
+
+    With s(i, j) = exp(logit_scale) * cosine(a_i, b_j) over the N pairs of all processes::
+
+        loss = mean over i of -s(i, i) + log sum over j of exp s(i, j)
+
+    See :class:`PairObjective`.
+
+    https://arxiv.org/abs/2211.06687
+
+    >>> objective = OneWayContrast(nn.Parameter(torch.tensor(0.0)))
+    >>> objective(torch.eye(4), torch.eye(4)).exp()  # (e + 3) / e
+    tensor(2.1036, grad_fn=<ExpBackward0>)
+
+    Raises PolysenseError for shapes that do not fit or fewer than 2 pairs.
+    """
+
+    def total(self, logits: Logits, differentiate: bool) -> tuple[Tensor, list[Tensor]]:
+        """One sweep: a softmax over a row needs that row alone."""
+        queries, keys, total = logits.queries, logits.keys, logits.queries.new_zeros(())
+        grad_queries, grad_keys = torch.empty_like(queries), torch.zeros_like(keys)
+        for part in logits.parts():
+            scores = logits.of(part)
+            total += scores.logsumexp(1).sum() - logits.true(scores, part).sum()
+            if differentiate:
+                error = scores.softmax(1)
+                logits.true(error, part).sub_(1.0)
+                torch.mm(error, keys, out=grad_queries[part])
+                grad_keys.addmm_(error.T, queries[part])
+        return total, logits.gradients(grad_queries, grad_keys) if differentiate else []
+
+
 class PairSigmoid(PairObjective):
     """SigLIP's loss: each of the N x N pairs is judged on its own, true or false.
 

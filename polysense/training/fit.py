@@ -20,16 +20,18 @@ from polysense.errors import PolysenseError, unknown
 from polysense.methods.engine import Method
 from polysense.methods.optimisation import Optimisation
 from polysense.methods.recipes import Recipe
-from polysense.modalities.base import Dataset, Modality
+from polysense.modalities.base import Dataset, Modality, sample_lengths
 from polysense.training.budget import Budget
 from polysense.training.checkpoints import Checkpoints, read_checkpoint
 from polysense.training.journal import Journal
-from polysense.training.loader import StepSampler, make_loader
+from polysense.training.loader import StepSampler, make_loader, padding_share
 from polysense.training.logs import TRACKERS, make_loggers
 from polysense.training.module import Pretraining
 from polysense.training.pair_watch import PairWatch
 from polysense.training.probes import OnlineProbes
 from polysense.training.progress import ProgressLine
+
+log = logging.getLogger("polysense")
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -45,7 +47,8 @@ class Settings:
     ``batch`` counts samples per optimiser step over all processes and accumulated parts.
     ``checkpoint_steps`` overrides the checkpoint each minute. ``devices`` is a number of processes, or
     "auto". ``chunk`` is how many views an encoder takes at a time, each chunk computed again in the
-    backward pass (GradCache): the memory is that of a chunk, the loss that of the whole batch.
+    backward pass (GradCache): the memory is that of a chunk, the loss that of the whole batch. ``bucket``
+    puts samples of like length into one batch, where the modality tells lengths and they differ.
     """
 
     batch: int
@@ -54,6 +57,7 @@ class Settings:
     accumulate: int = 1
     chunk: int | None = None
     workers: int = 0
+    bucket: bool = True
     devices: int | str = "auto"
     accelerator: str = "auto"
     compile: bool = False
@@ -140,6 +144,7 @@ def fit(
         start=start * settings.accumulate,
         rank=trainer.global_rank,
         world=trainer.world_size,
+        lengths=_lengths(modality, dataset, micro, settings),
     )
     loader = make_loader(dataset, modality, sampler, workers=settings.workers)
     with warnings.catch_warnings():
@@ -188,6 +193,16 @@ def check_batch(dataset: Dataset, settings: Settings) -> None:
         raise PolysenseError(
             f"a batch of {settings.batch} cannot be accumulated in {settings.accumulate} equal parts"
         )
+
+
+def _lengths(modality: Modality, dataset: Dataset, micro: int, settings: Settings) -> Tensor | None:
+    """The lengths by which batches are made, if they are to be; tells what is gained."""
+    lengths = sample_lengths(modality, dataset, views=True) if settings.bucket else None
+    if lengths is not None:
+        orders = [StepSampler(len(dataset), micro, lengths=each).permutation(0) for each in (lengths, None)]
+        shares = [100 * padding_share(lengths, order, micro) for order in orders]
+        log.info("batches of like length: %.0f %% of them is padding, %.0f %% if drawn by chance", *shares)
+    return lengths
 
 
 def _labels(dataset: Dataset) -> Tensor:

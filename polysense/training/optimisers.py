@@ -1,4 +1,4 @@
-"""Optimisers from a recipe's plain values: AdamW, SGD and LARS, with warm-up and cosine per step."""
+"""Optimisers from a recipe's plain values: AdamW, SGD, LARS and LAMB, with warm-up and cosine per step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polysense.encoders.schedule import cosine
 from polysense.errors import unknown
 from polysense.methods.optimisation import Optimisation
 
-OPTIMISERS = ("adamw", "sgd", "lars")
+OPTIMISERS = ("adamw", "sgd", "lars", "lamb")
 
 
 class LARS(torch.optim.Optimizer):
@@ -83,6 +83,58 @@ class LARS(torch.optim.Optimizer):
         parameter.add_(velocity, alpha=-group["lr"])
 
 
+class LAMB(LARS):
+    """Adam whose step in each layer is as long as the layer's weights times the rate.
+
+    ::
+
+        update = mean / (sqrt(square) + eps) + weight_decay * w
+        w = w - lr * |w| / |update| * update
+
+    ``mean`` and ``square`` are Adam's moments of the gradient with their bias corrected. Parameters in groups
+    with ``adapt=False`` (biases, norms) take the update times the rate. https://arxiv.org/abs/1904.00962
+
+    >>> weight = nn.Parameter(torch.ones(2, 2))
+    >>> optimiser = LAMB([weight], lr=0.1)
+    >>> weight.sum().backward()
+    >>> optimiser.step()  # moves by lr * |w|
+    >>> round(weight[0, 0].item(), 4)
+    0.9
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        adapt: bool = True,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": adapt}
+        torch.optim.Optimizer.__init__(self, params, defaults)
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
+        if not state:
+            state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+        state["step"] += 1
+        first, second = group["betas"]
+        mean = state["mean"].lerp_(gradient, 1 - first) / (1 - first ** state["step"])
+        square = state["square"].lerp_(gradient.square(), 1 - second) / (1 - second ** state["step"])
+        update = mean / (square.sqrt() + group["eps"]) + group["weight_decay"] * parameter
+        ratio = _trust(parameter, update) if group["adapt"] else 1.0
+        parameter.sub_(group["lr"] * ratio * update)
+
+
+def _trust(weight: Tensor, step: Tensor) -> Tensor:
+    """How many times longer the weight is than the step; 1 where either is zero."""
+    length, steps = weight.norm(), step.norm()
+    return torch.where((length > 0) & (steps > 0), length / steps, torch.ones_like(length))
+
+
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices and kernels with weight decay; biases, norms and other one-dimensional ones without.
 
@@ -113,9 +165,11 @@ def make_optimiser(module: nn.Module, how: Optimisation, batch: int) -> torch.op
         return torch.optim.AdamW(groups, lr=rate, betas=how.betas)
     if how.name == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=how.momentum)
+    adapted = [{**group, "adapt": group["decays"]} for group in groups]
     if how.name == "lars":
-        adapted = [{**group, "adapt": group["decays"]} for group in groups]
         return LARS(adapted, lr=rate, momentum=how.momentum)
+    if how.name == "lamb":
+        return LAMB(adapted, lr=rate, betas=how.betas)
     raise unknown("optimiser", how.name, OPTIMISERS)
 
 

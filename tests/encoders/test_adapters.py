@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from polysense.encoders import build
 from polysense.encoders.adapters import (
+    Tuning,
     checkpoint_blocks,
     freeze,
     layerwise_rates,
@@ -23,7 +25,7 @@ from polysense.encoders.base import Encoder
 from polysense.encoders.clip import Clip
 from polysense.encoders.clip_models import clip_towers
 from polysense.encoders.module import ModuleEncoder
-from polysense.encoders.towers import Towers
+from polysense.encoders.text import build_text
 from polysense.errors import PolysenseError
 from polysense.methods.optimisation import Optimisation
 from polysense.training.optimisers import apply_schedule, make_optimiser
@@ -51,11 +53,27 @@ def vit() -> Encoder:
     return build("vit_nano", size=32, depth=2)
 
 
+def text_tower() -> Encoder:
+    torch.manual_seed(0)
+    return build_text("text_nano", vocabulary=64, length=8, depth=2, dropout=0.0)
+
+
+def bert() -> Encoder:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=64, **shape, **still))
+    return build_text(model, vocabulary=64, length=8)
+
+
 CASES: dict[str, Callable[[], tuple[Encoder, Any]]] = {
     "open_clip's picture tower": lambda: (clip().image, pictures()),
     "open_clip's text tower": lambda: (clip().text, texts()),
     "SigLIP's picture tower": lambda: (clip("siglip_nano").image, pictures()),
     "a ViT of timm": lambda: (vit(), pictures()),
+    "a model of transformers": lambda: (bert(), texts()),
+    "a text transformer": lambda: (text_tower(), texts()),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -99,7 +117,7 @@ def _first_matrix(state: dict[str, Tensor]) -> str:
     return next(
         name.removeprefix("trunk.")
         for name in state
-        if re.search(r"(resblocks|blocks)\.0\.mlp\.(c_fc|fc1)\.weight", name)
+        if re.search(r"(blocks\.0\.mlp\.(c_fc|fc1|0)|layer\.0\.intermediate\.dense)\.weight", name)
     )
 
 
@@ -121,8 +139,10 @@ def test_merging_without_adapters_changes_nothing() -> None:
 def test_wrong_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PolysenseError, match="rank 0 change nothing; give 1 or more"):
         with_lora(clip().image, rank=0)
-    with pytest.raises(PolysenseError, match="no linear or attention layers called query, key"):
-        with_lora(build("vit_nano", size=32), targets=("query", "key"))
+    with pytest.raises(
+        PolysenseError, match="SmallConvNet has no linear or attention layers to put low-rank"
+    ):
+        with_lora(build("small", size=32))
     found = builtins.__import__
 
     def without_peft(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -137,12 +157,11 @@ def test_wrong_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
         with_lora(clip().image)
 
 
-def test_a_frozen_tower_stays_as_it_is_and_is_shared() -> None:
+def test_what_is_frozen_stays_as_it_is() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Conv2d(8, 8, 3))
-    other = ModuleEncoder(nn.Conv2d(3, 8, 3), dim=8)
-    towers = Towers({"left": ModuleEncoder(net, dim=8), "right": other}, dim=4)
-    frozen = freeze(towers.towers["left"])  # type: ignore[arg-type]
-    before = {name: tensor.clone() for name, tensor in towers.towers["left"].state_dict().items()}
+    frozen, other = ModuleEncoder(net, dim=8), ModuleEncoder(nn.Conv2d(3, 8, 3), dim=8)
+    freeze(frozen)
+    before = {name: tensor.clone() for name, tensor in frozen.state_dict().items()}
     method = nn.ModuleDict({"left": frozen, "right": other}).train()
     one, two = frozen(pictures()).pooled, frozen(pictures()).pooled
     torch.testing.assert_close(one, two)  # no dropout
@@ -151,8 +170,55 @@ def test_a_frozen_tower_stays_as_it_is_and_is_shared() -> None:
     optimiser = make_optimiser(method, Optimisation("adamw", lr=0.1, weight_decay=0.1), 256)
     (other(pictures()).pooled - one).square().mean().backward()
     optimiser.step()
-    after = towers.towers["left"].state_dict()  # the run's own keys: nothing is wrapped
-    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in frozen.state_dict().items())
+
+
+def test_a_part_is_frozen_in_the_teachers_copy_too() -> None:
+    tower = ModuleEncoder(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5)), dim=8)
+    Tuning(freeze=["1"]).apply(tower)
+    copied = copy.deepcopy(tower).train()
+    assert [part.training for part in copied.trunk] == [True, False, True]  # type: ignore[union-attr]
+
+
+def test_of_towers_each_that_learns_is_tuned() -> None:
+    towers = clip()
+    Tuning(freeze=["image"], lora=2, layer_decay=0.5, gradient_checkpointing=True).apply(towers)
+    learning = {name for name, parameter in towers.named_parameters() if parameter.requires_grad}
+    of_text = {name for name in learning if name.startswith("towers.text.")}
+    assert all("lora_" in name for name in of_text)
+    assert learning - of_text == {"heads.image.1.weight", "heads.text.1.weight", "logit_scale", "logit_bias"}
+    scales = {getattr(towers.get_parameter(name), "lr_scale", 1.0) for name in of_text}
+    assert scales == {0.5, 1.0}
+    assert towers.text.trunk.transformer.grad_checkpointing
+    assert not towers.image.trunk.transformer.grad_checkpointing
+
+
+def test_adapters_beside_all_that_learns_and_nothing_frozen() -> None:
+    tower = build("vit_nano", size=32, depth=2)
+    Tuning(freeze=["blocks.0.attn", "pos_embed"], lora=2).apply(tower)
+    adapted = {
+        name.partition(".lora_A")[0] for name, _ in tower.trunk.named_parameters() if ".lora_A" in name
+    }
+    mlps = {f"blocks.{block}.mlp.{layer}" for block in (0, 1) for layer in ("fc1", "fc2")}
+    assert adapted == mlps | {"blocks.1.attn.qkv", "blocks.1.attn.proj"}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "message"),
+    [
+        (
+            Tuning(freeze=["block.0"]),
+            "unknown part of the encoder to freeze 'block.0'; did you mean 'blocks.0'",
+        ),
+        (
+            Tuning(freeze=["patch_embed", "blocks", "norm", "pos_embed", "cls_token"]),
+            "without patch_embed, blocks, norm, pos_embed, cls_token nothing of the encoder learns",
+        ),
+    ],
+)
+def test_wrong_tuning(tuning: Tuning, message: str) -> None:
+    with pytest.raises(PolysenseError, match=re.escape(message)):
+        tuning.apply(vit())
 
 
 @cases
@@ -170,8 +236,10 @@ def test_checkpointing_gives_the_same_gradients(case: Callable[[], Any]) -> None
 
 
 def test_what_offers_no_checkpointing() -> None:
-    with pytest.raises(PolysenseError, match="SmallConvNet offers no gradient checkpointing; choose"):
-        checkpoint_blocks(build("small", size=32))
+    with pytest.raises(PolysenseError, match="the encoder Conv2d is no stack of equal blocks; choose"):
+        checkpoint_blocks(ModuleEncoder(nn.Conv2d(3, 8, 3), dim=8))
+    with pytest.raises(PolysenseError, match="DLA offers no gradient checkpointing; choose another encoder"):
+        checkpoint_blocks(build("dla46_c", size=32))
 
 
 def test_lower_layers_learn_the_slower() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from polysense.encoders.attention_pool import AttentionPool
 from polysense.encoders.base import Encoded
 from polysense.encoders.captioner import Captioner
 from polysense.encoders.towers import Towers, flat, of_part
@@ -104,9 +106,64 @@ def test_it_writes_what_it_learned_and_stops_at_the_end(captioner: Captioner) ->
     assert captioner.write(seen, start=1, end=19).shape == (2, captioner.length)
 
 
+def test_beams_find_the_likeliest_text_of_all(captioner: Captioner) -> None:
+    seen = Encoded(torch.zeros(8, 6), torch.randn(8, 4, 6))
+    captioner.places = nn.Parameter(captioner.places[:3])  # two words at most
+    with torch.no_grad():
+        captioner.norm.weight *= 20  # or all texts would be about as likely
+    texts = torch.tensor([(1, a, b) for a, b in itertools.product(range(20), repeat=2) if a != 2 or b == 2])
+    scores = _mean_log_probabilities(captioner, seen, texts)
+    found = captioner.write(seen, start=1, end=2, beams=20)
+    assert found.tolist() == texts[scores.argmax(1)].tolist()
+    greedy = captioner.write(seen, start=1, end=2)
+    assert greedy[:, 1].tolist() == captioner(seen, texts[:1, :1].expand(8, 1))[:, 0].argmax(1).tolist()
+    assert greedy.tolist() != found.tolist()
+
+
+def _mean_log_probabilities(captioner: Captioner, seen: Encoded, texts: Tensor) -> Tensor:
+    """Of each text's words up to and with the first 2, for each of what was seen."""
+    assert seen.tokens is not None
+    each = Encoded(seen.pooled, seen.tokens.repeat_interleave(len(texts), 0))
+    ids = texts.repeat(len(seen.pooled), 1)
+    likely = captioner(each, ids[:, :-1]).log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    return torch.where(ids[:, 1] == 2, likely[:, 0], likely.mean(1)).view(-1, len(texts))
+
+
+def test_a_query_takes_the_tokens_it_attends_to() -> None:
+    torch.manual_seed(0)
+    pool, tokens = AttentionPool(6, 8, queries=3, heads=2).double(), torch.randn(2, 5, 6).double()
+    biases, seen = pool.look.in_proj_bias.chunk(3), pool.norm_seen(tokens)
+    query = functional.linear(pool.norm_queries(pool.queries), pool.look.q_proj_weight, biases[0])
+    key = functional.linear(seen, pool.look.k_proj_weight, biases[1])
+    value = functional.linear(seen, pool.look.v_proj_weight, biases[2])
+    halves = []
+    for half in (slice(0, 4), slice(4, 8)):  # of two heads
+        share = (query[:, half] @ key[..., half].transpose(1, 2) / 4**0.5).softmax(-1)
+        halves.append(share @ value[..., half])
+    torch.testing.assert_close(pool(tokens), pool.look.out_proj(torch.cat(halves, -1)))
+    visible = torch.tensor([[True, True, False, False, False]]).expand(2, -1)
+    torch.testing.assert_close(pool(tokens, visible), pool(tokens[:, :2]))
+
+
+def test_queries_stand_between_what_is_seen_and_the_text() -> None:
+    torch.manual_seed(0)
+    captioner = Captioner(6, 20, 9, width=16, depth=1, heads=2, queries=4).eval()
+    ids, tokens = torch.tensor([[1, 4, 7]]), torch.randn(1, 5, 6)
+    logits = captioner(Encoded(torch.zeros(1, 6), tokens), ids)
+    assert logits.shape == (1, 3, 20)
+    turned = Encoded(torch.zeros(1, 6), tokens.flip(1))
+    torch.testing.assert_close(captioner(turned, ids), logits)  # queries see a set
+    padded = Encoded(torch.zeros(1, 6), torch.cat([tokens, torch.randn(1, 2, 6)], 1))
+    torch.testing.assert_close(captioner(padded, ids, torch.arange(7)[None] < 5), logits)
+    with pytest.raises(PolysenseError, match="0 queries see nothing; give at least 1, or none"):
+        Captioner(6, 20, 9, width=16, heads=2, queries=0)
+
+
 def test_what_a_captioner_cannot_do(captioner: Captioner) -> None:
     with pytest.raises(PolysenseError, match="a text is written from the places of a picture"):
         captioner(Encoded(torch.zeros(1, 6)), torch.ones(1, 2, dtype=torch.long))
+    with pytest.raises(PolysenseError, match="beams is 21; give from 1 to 20, the number of tokens"):
+        captioner.write(Encoded(torch.zeros(1, 6), torch.zeros(1, 1, 6)), start=1, end=2, beams=21)
     with pytest.raises(PolysenseError, match="3 heads cannot share a width of 16"):
         Captioner(6, 20, 9, width=16, heads=3)
 

@@ -19,9 +19,9 @@ from polysense.encoders.heads import Projector
 from polysense.encoders.teacher import Teacher
 from polysense.errors import PolysenseError
 from polysense.evaluation.rank import feature_spread
-from polysense.methods.engine import Branch, Method, Seen, encode
+from polysense.methods.engine import Branch, Method, Reads, Seen, encode
 from polysense.methods.maskers import RandomMask
-from polysense.methods.reads import EachOther, TeacherViews
+from polysense.methods.reads import EachOther, TeacherViews, global_views
 from polysense.methods.table import recipes
 from polysense.modalities.base import View, ViewPlan
 from polysense.objectives.base import Objective
@@ -58,6 +58,22 @@ def test_every_view_is_encoded_once_and_equal_shapes_together() -> None:
     method = Method({"table": encoder}, {"one": match(), "two": match()})
     method([View(torch.randn(5, 8), "table") for _ in range(3)])
     assert encoder.passes == [15]
+
+
+def test_what_no_branch_reads_is_not_encoded_and_cannot_be_looked_at() -> None:
+    encoder = Counting()
+    branches = {"one": Branch(Projector(32, 32, 8), NTXent(0.5), EachOther(global_views))}
+    method = Method({"table": encoder}, branches)
+    seen = method([View(torch.randn(5, 8), "table", kind) for kind in ("global", "local", "global")]).seen
+    assert encoder.passes == [10]
+    assert len(seen.student) == 3
+    assert [one.pooled.shape for one in seen.student[::2]] == 2 * [(5, 32)]
+    with pytest.raises(LookupError, match="no branch asks the student for view 1"):
+        seen.student[1]
+    with pytest.raises(LookupError, match="no branch asks the student for view 1"):
+        list(seen.student)
+    with pytest.raises(IndexError):
+        seen.student[3]
 
 
 def test_branches_add_up_with_their_weights() -> None:
@@ -191,11 +207,8 @@ class NamedRows(Encoder):
 
 
 @dataclass(frozen=True)
-class TwoSides:
+class TwoSides(Reads):
     """The first view against the second, where the pair is whole."""
-
-    def of_teacher(self, view: View) -> bool:
-        return False
 
     def __call__(self, branch: Branch, seen: Seen, teacher_head: nn.Module | None) -> tuple[Tensor, ...]:
         a, b = branch.project(seen.student, seen.views)

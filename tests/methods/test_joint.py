@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from polysense.methods.scaling import Circumstances, scaled_options
 from polysense.methods.table import find
 from polysense.modalities.base import View, ViewPlan
 from polysense.modalities.builtin import builtin
-from polysense.modalities.pairs.captions import write_captions
 from polysense.modalities.pairs.modality import Paired
 from tests.toys import CellEncoder, RowEncoder
 
@@ -33,6 +31,7 @@ PUBLISHED = {
     "slip": {"image_weight": 1.0, "temperature": 0.1, "hidden": 4096, "out": 256},
     "coca": {"caption_weight": 2.0, "contrast_weight": 1.0},
     "pair": {"hub": None},
+    "clap": {"scale": 1 / 0.07},
 }
 
 
@@ -70,6 +69,26 @@ def test_clip_is_the_papers() -> None:
     method = find("clip").build(encoder, "pair")
     expected = clip_loss(*(projected(encoder, one) for one in views), 1 / 0.07)
     torch.testing.assert_close(method(views).loss, expected)
+
+
+def test_clap_has_a_scale_for_either_way() -> None:
+    encoder, views = towers("audio", "text"), [view("audio", 1), view("text", 2)]
+    method = find("clap").build(encoder, "pair")
+    scales = {name: branch.objective.logit_scale for name, branch in method.branches.items()}  # type: ignore[union-attr]
+    assert scales["audio_to_text"] is encoder.logit_scale is not scales["text_to_audio"]
+    with torch.no_grad():
+        scales["audio_to_text"].fill_(math.log(5))
+        scales["text_to_audio"].fill_(math.log(2))
+    sounds, texts = (functional.normalize(projected(encoder, one), dim=1) for one in views)
+    labels = torch.arange(len(sounds))
+    of_sounds = functional.cross_entropy(5 * sounds @ texts.T, labels)
+    of_texts = functional.cross_entropy(2 * texts @ sounds.T, labels)
+    torch.testing.assert_close(method(views).loss, (of_sounds + of_texts) / 2)
+
+
+def test_clap_joins_sounds_and_texts_where_no_part_is_named() -> None:
+    assert find("clap").parts == ("audio", "text")
+    assert find("clip").parts == ()
 
 
 def test_align_divides_by_its_temperature_and_siglip_starts_at_its_bias() -> None:
@@ -233,32 +252,6 @@ def test_clip_finds_the_names_of_pictures_in_another_style(tmp_path: Path) -> No
     recall, chance = (rank < 5).float().mean().item(), 5 / len(theirs)
     assert recall > 4 * chance, (recall, chance)
     assert torch.equal(pictures, run.embed([{"image": image} for image in theirs["image"]]))
-
-
-def test_coca_writes_the_captions_it_has_learned(tmp_path: Path) -> None:
-    emoji = builtin("emoji").query("vendor == 'noto' and subgroup == 'food-fruit'").head(6)
-    frame = pd.concat([emoji[["image", "name"]]] * 4)
-    frame["image"] = [{"bytes": image["bytes"] + bytes(i)} for i, image in enumerate(frame["image"])]
-    run = polysense.pretrain(
-        frame,
-        method="coca",
-        encoder="small+text_nano+captioner",
-        reading={"columns": {"text": "name"}},
-        modality_options={"parts": {"image": {"size": 16}, "text": {"length": 12, "vocabulary": 1024}}},
-        encoder_options={"captioner": {"width": 64, "depth": 1}},
-        views={"image": {"scale": (1.0, 1.0)}},
-        out=tmp_path / "run",
-        batch_size=24,
-        steps=40,
-        lr=5e-3,
-        judge=False,
-    )
-    assert run is not None
-    loaded = polysense.load(run.path)
-    assert isinstance(loaded.modality, Paired)
-    assert isinstance(loaded.encoder, Towers)
-    written = write_captions(loaded.modality, loaded.encoder, emoji["image"].tolist())
-    assert written == emoji["name"].tolist()
 
 
 def test_views_of_clip_show_almost_all_of_a_picture() -> None:

@@ -147,12 +147,43 @@ def pair_contrast(smoothing: float = 0.0) -> objectives.Objective:
     return objectives.PairContrast(nn.Parameter(torch.tensor(1.5)), label_smoothing=smoothing)
 
 
+def one_way() -> objectives.Objective:
+    return objectives.OneWayContrast(nn.Parameter(torch.tensor(1.5)))
+
+
 def pair_sigmoid() -> objectives.Objective:
     return objectives.PairSigmoid(nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.tensor(-2.0)))
 
 
 def pairs_with_gaps(z: Tensor) -> tuple[Tensor, ...]:
     return z, (3 * z + z.flip(-1)).cos().detach(), z.detach()[..., 0] > -0.3
+
+
+def with_wrong_answers(z: Tensor) -> tuple[Tensor, ...]:
+    """Some wrong answers are missing and some questions are the same, as can be told from the sample."""
+    sides = torch.stack([z[0], z[1], (3 * z[1]).sin()])
+    up = z[0].detach() > 0
+    return sides, torch.stack([up[:, 0] | up[:, 1], up[:, 1] | up[:, 2], up[:, 3]]), up[:, 1] + 2 * up[:, 2]
+
+
+def foreseen(z: Tensor) -> tuple[Tensor, ...]:
+    """Four frames of each clip, and two steps that are foreseen at each of them."""
+    frames = torch.stack([z[0] + z[1], 2 * z[0], (3 * z[1]).sin(), (2 * z[0]).cos()], 1)
+    return torch.stack([frames.roll(1, -1).cos(), 2 * frames], 2), frames
+
+
+def some_goals(z: Tensor) -> tuple[Tensor, ...]:
+    """Four frames of each clip, and which have a goal."""
+    return *moments(4)(z), z[0, :, 0].detach() > -0.5
+
+
+def scores(z: Tensor) -> tuple[Tensor, ...]:
+    """Of two right and six wrong pairs of frames, and which samples have an instruction."""
+    return (
+        z[:2, :, 0],
+        torch.stack([z[:2, :, 1], z[:2, :, 2].cos(), z[:2, :, 3].sin()], 1),
+        z[0, :, 0].detach() > -0.5,
+    )
 
 
 def moments(count: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
@@ -223,7 +254,9 @@ CASES = {
     "dot_infonce": Case(lambda: objectives.DotInfoNCE(), pairs_with_gaps),
     "latent_prediction": Case(lambda: objectives.LatentPrediction(), pairs_with_gaps),
     "vip": Case(lambda: objectives.VIP(), moments(4)),
+    "vip_cosine": Case(lambda: objectives.VIP(0.5, cosine=True), some_goals),
     "frame_order": Case(lambda: objectives.FrameOrder(), moments(3)),
+    "instructions": Case(lambda: objectives.InstructionContrast(), scores),
     "sparsity": Case(lambda: objectives.Sparsity(0.5, 2.0), student_only),
     "actions": Case(lambda: objectives.ActionPrediction(), with_actions),
     "forces": Case(lambda: objectives.ActionPrediction(), with_forces),
@@ -235,9 +268,13 @@ CASES = {
     "masked_words": Case(lambda: objectives.MaskedClassification(), words),
     "pair_contrast": Case(pair_contrast, two_sides),
     "pair_contrast_smooth": Case(lambda: pair_contrast(0.1), two_sides_some_missing),
+    "one_way": Case(one_way, two_sides),
     "pair_sigmoid": Case(pair_sigmoid, two_sides),
     "pair_sigmoid_missing": Case(pair_sigmoid, two_sides_some_missing),
+    "ranking": Case(lambda: objectives.AnswerRanking(3.0), student_only),
+    "ranking_hard": Case(lambda: objectives.AnswerRanking(3.0, both_ways=True), with_wrong_answers),
     "bilinear": Case(bilinear, student_only),
+    "future": Case(lambda: objectives.FutureContrast(), foreseen),
     "quantised": Case(lambda: objectives.QuantisedContrast(0.3, negatives=5), quantised_frames),
     "matryoshka": Case(lambda: objectives.Matryoshka(objectives.NTXent(0.3), [2, K]), student_only),
     "matryoshka_pairs": Case(lambda: objectives.Matryoshka(pair_contrast(0.1), [3]), two_sides_some_missing),

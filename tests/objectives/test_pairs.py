@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from polysense.errors import PolysenseError
-from polysense.objectives import PairContrast, PairSigmoid, pairs
+from polysense.objectives import OneWayContrast, PairContrast, PairSigmoid, pairs
 from tests.objectives.cases import random_views
 
 Formula = Callable[..., Tensor]
@@ -42,6 +42,12 @@ def align(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
     return clip(a, b, scale, smoothing=0.1)
 
 
+def one_way(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """CLAP's loss from sounds to texts: -log of the share that the right text has, row by row."""
+    shares = (cosines(a, b) * scale.exp()).exp()
+    return -sum((row[i] / row.sum()).log() for i, row in enumerate(shares)) / len(a)  # type: ignore[return-value]
+
+
 def siglip(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """SigLIP's pseudo-code: labels 2 eye(n) - 1, -log sigmoid summed, over n."""
     logits = cosines(a, b) * scale.exp() + bias
@@ -52,6 +58,7 @@ def siglip(a: Tensor, b: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 OBJECTIVES: dict[str, tuple[Callable[..., pairs.PairObjective], Formula]] = {
     "clip": (PairContrast, clip),
     "align": (lambda scale: PairContrast(scale, label_smoothing=0.1), align),
+    "one_way": (OneWayContrast, one_way),
     "siglip": (PairSigmoid, siglip),
 }
 every = pytest.mark.parametrize("name", OBJECTIVES)

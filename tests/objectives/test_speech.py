@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polysense.errors import PolysenseError
-from polysense.objectives import BilinearContrast, QuantisedContrast
+from polysense.objectives import BilinearContrast, FutureContrast, QuantisedContrast
 from polysense.objectives.speech import _unused
 
 
@@ -112,3 +112,31 @@ def test_shapes_that_do_not_fit() -> None:
         )
     with pytest.raises(PolysenseError, match="BilinearContrast compares at least 2 views"):
         BilinearContrast(3)(torch.zeros(1, 4, 3))
+
+
+def test_the_future_is_told_apart_as_in_the_papers_formula() -> None:
+    torch.manual_seed(0)
+    clips, total, steps = 3, 6, 2
+    frames = torch.randn(clips, total, 4, dtype=torch.float64)
+    places = [(c, u) for c in range(clips) for u in range(total)]
+    predicted = torch.randn(clips, total, steps, 4, dtype=torch.float64)
+    losses = []
+    for b in range(clips):
+        for t in range(total - steps):
+            for k in range(1, steps + 1):
+                score = {place: (predicted[b, t, k - 1] @ frames[place]).exp() for place in places}
+                others = [score[b, u] for u in range(total)] + [score[c, t + k] for c in range(3) if c != b]
+                losses.append(-(score[b, t + k] / sum(others)).log())
+    torch.testing.assert_close(FutureContrast()(predicted, frames), torch.stack(losses).mean())
+
+
+def test_the_future_that_is_known_costs_nothing() -> None:
+    frames = 30 * torch.eye(6).view(2, 3, 6)
+    predicted = frames.roll(-1, 1)[:, :, None]  # the one step ahead
+    assert FutureContrast()(predicted, frames) < 1e-4
+    assert FutureContrast()(frames[:, :, None], frames) > 100  # the frame itself is not the next
+
+
+def test_a_future_beyond_the_clip_is_told() -> None:
+    with pytest.raises(PolysenseError, match="more of them than steps, but got"):
+        FutureContrast()(torch.zeros(2, 3, 3, 4), torch.zeros(2, 3, 4))

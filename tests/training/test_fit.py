@@ -151,7 +151,7 @@ def test_gradients_are_accumulated(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)["global_step"] == STEPS
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "lars", "lamb"])
 def test_every_optimiser_moves_the_weights(tmp_path: Path, optimiser: str) -> None:
     before = {name: tensor.clone() for name, tensor in encoder().state_dict().items()}
     pretrain(tmp_path, optimiser=optimiser, lr=0.1)

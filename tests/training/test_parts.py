@@ -121,6 +121,35 @@ def test_lars_follows_its_formula() -> None:
     assert torch.allclose(bias, expected_bias, atol=1e-6)
 
 
+def test_lamb_follows_its_formula() -> None:
+    """The paper's algorithm with plain lists of numbers, three steps, with decay, against ours."""
+    torch.manual_seed(0)
+    weight, bias = nn.Parameter(torch.randn(3, 2).double()), nn.Parameter(torch.randn(3).double())
+    gradients = [(torch.randn(3, 2).double(), torch.randn(3).double()) for _ in range(3)]
+    expected = []
+    for place, parameter in enumerate((weight, bias)):
+        decay, adapt = (0.1, True) if place == 0 else (0.0, False)
+        w = parameter.detach().flatten().tolist()
+        m, v = [0.0] * len(w), [0.0] * len(w)
+        for t in range(1, 4):
+            g = gradients[t - 1][place].flatten().tolist()
+            m = [0.9 * a + 0.1 * b for a, b in zip(m, g, strict=True)]
+            v = [0.999 * a + 0.001 * b * b for a, b in zip(v, g, strict=True)]
+            u = [
+                (a / (1 - 0.9**t)) / ((b / (1 - 0.999**t)) ** 0.5 + 1e-6) + decay * x
+                for a, b, x in zip(m, v, w, strict=True)
+            ]
+            ratio = (sum(x * x for x in w) / sum(x * x for x in u)) ** 0.5 if adapt else 1.0
+            w = [x - 0.05 * ratio * y for x, y in zip(w, u, strict=True)]
+        expected.append(torch.tensor(w, dtype=torch.float64).reshape(parameter.shape))
+    module = nn.ParameterDict({"weight": weight, "bias": bias})
+    optimiser = make_optimiser(module, Optimisation("lamb", lr=0.05, weight_decay=0.1), 256)
+    for step in gradients:
+        weight.grad, bias.grad = step
+        optimiser.step()
+    torch.testing.assert_close([weight.detach(), bias.detach()], expected)
+
+
 def test_lars_leaves_a_weight_without_gradient_where_it_is() -> None:
     weight = nn.Parameter(torch.ones(2, 2))
     weight.grad = torch.zeros(2, 2)
