@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCH := .venv-bench/bin
 
-.PHONY: demo demo-pairs demo-tables demo-text demo-rl test lint format bench clean
+.PHONY: demo demo-pairs demo-tables demo-text demo-sound demo-rl test lint format bench clean
 
 demo: .venv/installed  ## pretrain on the pictures that come with the package, and show that it learned
 	$(BIN)/polysense pretrain --config examples/demo.yaml --overwrite
@@ -16,6 +16,9 @@ demo-tables: .venv/installed-dev  ## fill a table's gaps, draw rows for a senten
 
 demo-text: .venv/installed-dev  ## learn sentences from a dictionary
 	$(BIN)/python examples/demo_text.py
+
+demo-sound: .venv/installed-dev  ## learn recordings of speech, and listen to what lies near what
+	$(BIN)/python examples/demo_sound.py
 
 demo-rl: .venv/installed-dev  ## collect frames of a game, learn states, and give them to an agent
 	$(BIN)/python examples/demo_rl.py

@@ -20,6 +20,8 @@ _HOMES = {
     "evaluate": "polysense.front:evaluate",
     "embed": "polysense.front:embed",
     "localise": "polysense.localisation:localise",
+    "caption": "polysense.captions:caption",
+    "filter_pairs": "polysense.captions:filter_pairs",
     "load": "polysense.deployment.run:load",
     "Run": "polysense.deployment.run:Run",
     "builtin": "polysense.modalities.builtin:builtin",
@@ -34,8 +36,10 @@ __all__ = [
     "Run",
     "SelfSupervisedEncoder",
     "builtin",
+    "caption",
     "embed",
     "evaluate",
+    "filter_pairs",
     "load",
     "localise",
     "pretrain",
@@ -45,6 +49,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from polysense.captions import caption, filter_pairs
     from polysense.deployment.run import Run, load
     from polysense.errors import PolysenseError
     from polysense.estimator import SelfSupervisedEncoder

@@ -27,6 +27,8 @@ COMMANDS = {
     "localise": "draw where the encoder sees objects, and print their boxes",
     "zeroshot": "classify pictures by the names of the classes alone",
     "search": "find pictures by words",
+    "caption": "write a caption for each picture",
+    "filter": "leave out pairs whose text does not describe the picture",
     "export": "write a run for open_clip, transformers or sentence-transformers",
     "collect": "play an environment and keep its frames, to learn states from",
     "augment": "write more rows than a table has",

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from polysense import captions as captions_module
 from polysense import front, localisation
 from polysense import zeroshot as zeroshot_module
 from polysense.deployment.folder import EVALUATION
@@ -60,6 +61,25 @@ def search(*args: Any, **kwargs: Any) -> None:
     found = zeroshot_module.search(*args, **kwargs)
     for name, similarity in found.itertuples(index=False):
         line(f"{similarity:.3f}\t{name}")
+
+
+@functools.wraps(captions_module.caption)
+def caption(*args: Any, **kwargs: Any) -> None:
+    for name, text in captions_module.caption(*args, **kwargs).itertuples(index=False):
+        line(f"{name}\t{text}")
+    if kwargs["out"] is not None:
+        line(f"wrote {kwargs['out']}")
+
+
+@functools.wraps(captions_module.filter_pairs)
+def filter(*args: Any, **kwargs: Any) -> None:
+    kept, fallen = captions_module.filter_pairs(*args, **kwargs)
+    line(f"kept {len(kept):,} of {len(kept) + len(fallen):,} pairs")
+    for rule, count in fallen["rule"].value_counts().items():
+        line(f"{count:>8,}  {rule}")
+    for path in (kwargs["out"], kwargs["why"]):
+        if path is not None:
+            line(f"wrote {path}")
 
 
 def export(run: str, *, to: str, out: str) -> None:
@@ -120,5 +140,5 @@ def _print_verdict(content: dict[str, Any]) -> None:
 
 
 def line(text: str) -> None:
-    """Print a line that is neither folded nor coloured, so that it can be piped."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a line as it is, neither folded nor coloured and with its tabs, so that it can be piped."""
+    print(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from polysense.deployment.folder import (
 )
 from polysense.deployment.gallery import write_gallery
 from polysense.deployment.run import Run, build_encoder, load, without_download
+from polysense.encoders.adapters import Tuning
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
 from polysense.evaluation.protocol import Protocol
@@ -46,6 +47,7 @@ from polysense.methods.table import find
 from polysense.modalities import make
 from polysense.modalities.base import Dataset, Modality
 from polysense.report import write_report
+from polysense.text_tasks import text_task
 from polysense.training.checkpoints import read_checkpoint
 from polysense.training.fit import Settings
 from polysense.training.processes import is_first
@@ -84,12 +86,18 @@ def pretrain(
     accumulate: int = 1,
     chunk: int | None = None,
     workers: int = 0,
+    bucket: bool = True,
     devices: int | str = "auto",
     accelerator: str = "auto",
     compile: bool = False,
     pretrained: bool = False,
     options: dict[str, Any] | None = None,
+    matryoshka: list[int] | None = None,
     encoder_options: dict[str, Any] | None = None,
+    freeze: str | Sequence[str] | None = None,
+    lora: int | None = None,
+    layer_decay: float | None = None,
+    gradient_checkpointing: bool = False,
     views: dict[str, Any] | None = None,
     trackers: str | Sequence[str] | None = None,
     checkpoint_steps: int | None = None,
@@ -108,7 +116,7 @@ def pretrain(
             ``{"image": "small", "text": "text_small"}``.
         out: the run folder, by default ``runs/METHOD-ENCODER-NUMBER``.
         overwrite: replace the run that is there.
-        modality: "image", "text", "table", "state", "pair", or your own
+        modality: "image", "text", "table", "state", "pair", "text_pair", or your own
             :class:`~polysense.modalities.base.Modality`; by default what the method is for, or else what the
             built-in data are, or else "image".
         size: the side of the pictures that the encoder sees, in pixels; by default 32.
@@ -122,7 +130,7 @@ def pretrain(
         steps: train for this many steps,
         epochs: or this many passes over the data,
         max_time: or this long: 90s, 3min, 1.5h. By default, from the data's size.
-        optimiser: adamw, sgd or lars, instead of the recipe's.
+        optimiser: adamw, sgd, lars or lamb, instead of the recipe's.
         lr: the learning rate at this batch, instead of the recipe's.
         weight_decay: instead of the recipe's.
         warmup: the share of training in which lr rises, instead of the recipe's.
@@ -133,12 +141,21 @@ def pretrain(
         chunk: encode so many views at a time, and again in the backward pass, where memory is short
             (GradCache); the whole batch is compared.
         workers: processes that load data; 0 is fastest for data in memory.
+        bucket: put samples of like length into one batch where lengths differ, so that little is padding.
         devices: how many devices to train on.
         accelerator: cpu, gpu, mps or auto.
         compile: compile the encoder with torch.compile.
         pretrained: start from the published weights of a timm or torchvision encoder.
         options: the method's own options; ``polysense methods NAME`` shows them.
+        matryoshka: widths at which the embedding is to serve when it is cut short, such as ``[32, 64]``, for
+            methods that compare embeddings.
         encoder_options: the encoder's own options.
+        freeze: parts of the encoder that stay as they are, by their names in ``run.trunk``, several with
+            commas between: a tower such as ``image``, or ``patch_embed,blocks.0``.
+        lora: train low-rank changes of this rank beside the linear and attention layers and leave the layers
+            as they are; the run keeps plain weights.
+        layer_decay: each layer learns at this share of the rate of the one above it, such as 0.75.
+        gradient_checkpointing: compute every block again in the backward pass, where memory is short.
         views: settings of the views, such as ``{"scale": [0.2, 1.0], "hue": 0.1}``.
         trackers: more places for the metrics: csv, wandb, mlflow, several with commas between.
         checkpoint_steps: write a checkpoint every so many steps instead of every minute.
@@ -162,7 +179,8 @@ def pretrain(
     recipe.options(options or {}, {})  # an unknown option is told before any data are read
     own = modality if modality is not None and not isinstance(modality, str) else None
     name = modality if isinstance(modality, str) else usual_modality(recipe, data)
-    maker = own or make(name, _modality_options(size, towers, modality_options))
+    parts = towers or (recipe.parts if name in recipe.modalities else ())
+    maker = own or make(name, _modality_options(size, parts, modality_options))
     check_modality(recipe, maker)
     chosen = towers if towers is not None else encoder
     wanted = Wanted(
@@ -170,7 +188,9 @@ def pretrain(
         encoder=recipe.default_encoders.get(maker.name, maker.default_encoder) if chosen is None else chosen,
         pretrained=pretrained,
         encoder_options=encoder_options or {},
+        tuning=Tuning(_words(freeze), lora, layer_decay, gradient_checkpointing),
         options=options or {},
+        matryoshka=matryoshka or (),
         views=views or {},
         optimisation={
             "name": optimiser,
@@ -187,10 +207,11 @@ def pretrain(
             accumulate=accumulate,
             chunk=chunk,
             workers=workers,
+            bucket=bucket,
             devices=devices,
             accelerator=accelerator,
             compile=compile,
-            trackers=trackers.split(",") if isinstance(trackers, str) else list(trackers or ()),
+            trackers=_words(trackers),
             checkpoint_steps=checkpoint_steps,
         ),
     )
@@ -251,7 +272,10 @@ def evaluate(
     label: str | None = None,
     split: str | None = None,
     column: str | None = None,
+    parts: str | Sequence[str] | None = None,
+    score: str | None = None,
     max_bad: float = 0.01,
+    reading: dict[str, Any] | None = None,
     encoder: nn.Module | None = None,
     modality: Modality | None = None,
     seed: int = 0,
@@ -264,7 +288,11 @@ def evaluate(
         label: the column that holds the classes, where it is not plain.
         split: a column that says which samples are train and which are test.
         column: the column that holds the samples, where it is not plain.
+        parts: of a run on texts, two columns whose texts belong together, with a comma between: how they
+            find each other is judged.
+        score: the column of numbers that say how alike these two are: Spearman's correlation is judged.
         max_bad: the share of unreadable samples that is skipped before it is an error.
+        reading: other options of the modality's reader, for data that are given.
         encoder: only where the encoder was your own module.
         modality: only where the modality was your own.
         seed: of the held-out split and the bootstrap.
@@ -277,12 +305,18 @@ def evaluate(
         PolysenseError: when the folder is not a run or the data cannot be read.
     """
     loaded = run if isinstance(run, Run) else load(run, encoder=encoder, modality=modality)
-    reading = dict(loaded.config["reading"]) if data is None else {"column": column, "max_bad": max_bad}
+    given = {"column": column, "max_bad": max_bad, **(reading or {})}
+    reading = dict(loaded.config["reading"]) if data is None else given
     if label is not None and not loaded.config["modality"]["own"]:
         reading["label"] = label
     if loaded.config["modality"]["own"]:
         reading = {}
-    dataset = read_dataset(loaded.modality, source_of(loaded.config, data), reading)
+    source = source_of(loaded.config, data)
+    if parts or score or (label is None and column is None):
+        compared = text_task(loaded.modality, source, _words(parts), score)
+        if compared is not None:
+            return _judge(loaded, None, compared, Protocol(seed=seed))
+    dataset = read_dataset(loaded.modality, source, reading)
     protocol = replace(Protocol.of(dataset, label, split), seed=seed)
     return _judge(loaded, None, dataset, protocol)
 
@@ -349,12 +383,16 @@ def _judge(run: Run, untrained: Encoder | None, dataset: Dataset, protocol: Prot
     return content
 
 
-def _modality_options(
-    size: int | None, towers: dict[str, Any] | None, given: dict[str, Any] | None
-) -> dict[str, Any]:
-    """What the modality is made with: towers say which parts a sample has, where nothing else does."""
-    options: dict[str, Any] = {} if towers is None else {"parts": {part: {} for part in towers}}
+def _modality_options(size: int | None, parts: Iterable[str], given: dict[str, Any] | None) -> dict[str, Any]:
+    """What the modality is made with: towers or the method say which parts a sample has, or nothing does."""
+    named: dict[str, Any] = {part: {} for part in parts}
+    options: dict[str, Any] = {"parts": named} if named else {}
     return {**options, **({} if size is None else {"size": size}), **(given or {})}
+
+
+def _words(given: str | Sequence[str] | None) -> list[str]:
+    """A list of names, which the command line gives with commas between."""
+    return given.split(",") if isinstance(given, str) else list(given or ())
 
 
 def _run_folder(out: str | Path | None, name: str) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,19 @@ from torch import nn
 
 from polysense.deployment.folder import write_weights
 from polysense.deployment.run import Run, build_encoder, build_modality
-from polysense.encoders.adapters import merge_lora
+from polysense.encoders.adapters import Tuning, merge_lora
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError, unknown
 from polysense.methods.optimisation import Optimisation
+from polysense.methods.prefixes import compare_prefixes
 from polysense.methods.recipes import Recipe
 from polysense.methods.scaling import Circumstances, scaled_optimisation, scaled_options
 from polysense.methods.table import find
 from polysense.modalities.base import Dataset, Modality, ViewPlan
 from polysense.modalities.builtin import PREFIX, describe
+from polysense.modalities.pairs.finding import STANDARD_INPUT
 from polysense.modalities.pairs.modality import Paired
+from polysense.modalities.pairs.texts import TextPairs
 from polysense.teachers import with_encoders
 from polysense.training.budget import Budget
 from polysense.training.fit import Settings, check_batch, fit
@@ -55,7 +58,10 @@ class Job:
             self.untrained = copy.deepcopy(self.tower)
         options = with_encoders(self.recipe, self.config["options"], self.modality)
         torch.manual_seed(self.config["seed"])
+        Tuning(**self.config.get("tuning", {})).apply(self.tower)
         self.method = self.recipe.build(self.tower, self.modality.name, **options)
+        if widths := self.config.get("matryoshka"):
+            compare_prefixes(self.method, self.tower, widths)
 
     @property
     def recipe(self) -> Recipe:
@@ -91,12 +97,28 @@ class Job:
         tower.cpu()
         tower.settle()
         merge_lora(tower)
+        tower.requires_grad_(True)  # as of a run that is loaded
         return tower
 
 
 def read_dataset(modality: Modality, source: Any, reading: Mapping[str, Any]) -> Dataset:
-    """Read the user's data with the reading options that were given."""
-    return modality.read(source, **{name: value for name, value in reading.items() if value is not None})
+    """Read the user's data with the reading options that were given.
+
+    Raises:
+        PolysenseError: for an option that this modality's reader does not have, and as it does.
+    """
+    given = {name: value for name, value in reading.items() if value is not None}
+    try:
+        return modality.read(source, **given)
+    except TypeError as error:
+        stray = next((name for name in given if f"unexpected keyword argument '{name}'" in str(error)), None)
+        if stray is None:
+            raise
+        outer, _, inner = stray.partition(".")
+        nested = f"; write --reading.{outer} '{{\"{inner}\": …}}'" if inner else "; leave it out"
+        raise PolysenseError(
+            f"reading data of the modality {modality.name!r} has no option {stray!r}{nested}"
+        ) from error
 
 
 def reopen(
@@ -129,14 +151,14 @@ def source_of(config: Mapping[str, Any], data: Any = None) -> Any:
     source = config["data"]["source"]
     if source is None:
         raise PolysenseError(
-            f"this run's data were {config['data']['was']} in memory: give them again, as data="
+            f"this run's data were {config['data']['was']}, which is not kept: give them again, as data="
         )
     return source
 
 
 def describe_source(data: Any) -> dict[str, Any]:
     """How the configuration remembers the data: by path or name, or else by what they were."""
-    if isinstance(data, str | Path):
+    if isinstance(data, str | Path) and str(data) != STANDARD_INPUT:
         source = str(data)
         return {
             "source": source
@@ -145,7 +167,7 @@ def describe_source(data: Any) -> dict[str, Any]:
         }
     if isinstance(data, list) and all(isinstance(item, str | Path) and os.path.exists(item) for item in data):
         return {"source": [str(Path(item).resolve()) for item in data]}
-    return {"source": None, "was": f"a {type(data).__name__}"}
+    return {"source": None, "was": "a stream" if isinstance(data, str) else f"a {type(data).__name__}"}
 
 
 def usual_modality(recipe: Recipe, data: Any) -> str:
@@ -166,6 +188,11 @@ def check_modality(recipe: Recipe, modality: Modality) -> None:
         raise PolysenseError(
             f"{recipe.name} is for data of the modality {' or '.join(map(repr, recipe.modalities))}, not"
             f" {modality.name!r}; polysense methods lists what else there is"
+        )
+    if not recipe.modalities and isinstance(modality, TextPairs):
+        raise PolysenseError(
+            f"{recipe.name} compares views of one text, not texts that belong together; choose mnrl or"
+            " simcse_supervised"
         )
     if not recipe.modalities and isinstance(modality, Paired):
         raise PolysenseError(
@@ -188,7 +215,9 @@ class Wanted:
     encoder: str | nn.Module | Mapping[str, Any]
     pretrained: bool
     encoder_options: Mapping[str, Any]
+    tuning: Tuning
     options: Mapping[str, Any]
+    matryoshka: Sequence[int]
     views: Mapping[str, Any]
     optimisation: Mapping[str, Any]
     budget: Mapping[str, Any]
@@ -241,12 +270,15 @@ def configure(
             "options": dict(wanted.encoder_options),
         },
         **config,
+        "tuning": asdict(wanted.tuning),
+        "matryoshka": list(wanted.matryoshka),
         "budget": asdict(budget),
         "training": asdict(replace(wanted.settings, batch=batch)),
         "seed": wanted.settings.seed,
     }
     tower = build_encoder(config, modality, wanted.encoder if wanted.own_encoder else None)
-    here = Circumstances(batch, len(dataset), budget.steps, getattr(dataset, "actions", 0))
+    told = {name: getattr(dataset, name, 0) for name in ("actions", "sentence_dim")}
+    here = Circumstances(batch, len(dataset), budget.steps, **told)
     config["options"] = recipe.options(wanted.options, scaled_options(recipe.published, here))
     optimisation = scaled_optimisation(recipe.optimisation, here)
     changed = {name: value for name, value in wanted.optimisation.items() if value is not None}

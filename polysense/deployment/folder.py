@@ -91,7 +91,8 @@ def _clear(folder: Path) -> None:
     """Remove what a run writes, and nothing else that lies there."""
     import shutil
 
-    for name in (CONFIG, WEIGHTS, ENVIRONMENT, EVALUATION, "metrics.jsonl", "gallery.npz", "report.html"):
+    files = ("metrics.jsonl", "gallery.npz", "report.html", "table.parquet")
+    for name in (CONFIG, WEIGHTS, ENVIRONMENT, EVALUATION, *files):
         (folder / name).unlink(missing_ok=True)
     (folder / "checkpoint.ckpt").unlink(missing_ok=True)
     for name in ("tensorboard", "csv", ATTACHMENTS):

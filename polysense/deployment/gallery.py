@@ -16,6 +16,7 @@ from polysense.deployment.run import Run
 from polysense.encoders.towers import Towers, of_part
 from polysense.evaluation.features import embed_all
 from polysense.evaluation.knn import unit_rows
+from polysense.modalities.audio.modality import Audio
 from polysense.modalities.base import Dataset, Modality, View
 from polysense.modalities.pairs.modality import Paired
 
@@ -40,13 +41,16 @@ def write_gallery(run: Run, dataset: Dataset, *, seed: int = 0) -> Path:
     else:
         names = part.table["name"].astype(str).to_numpy(dtype=str)
         neighbours, similarity = _neighbours(features, features, queries, itself=False)
+    viewed = rng.permutation(len(places))[:VIEWED]
     content: dict[str, Any] = {
         "names": names,
         "labels": _labels(part),
         "map": flat_map(features, seed=seed),
         "neighbours": neighbours,
         "similarity": similarity,
-        **_shown(run.modality, part, rng.permutation(len(places))[:VIEWED].tolist(), seed),
+        **_shown(run.modality, part, viewed.tolist(), seed),
+        **_heard(run.modality, part, np.union1d(neighbours, viewed)),
+        "viewed": viewed,
     }
     path = run.path / GALLERY
 
@@ -153,6 +157,22 @@ def _shown(modality: Modality, part: _Part, viewed: list[int], seed: int) -> dic
         "thumbnails": everything,
         "views": np.stack([_on_canvas(pictures, side) for pictures in shown], axis=1),
         "view_names": np.array(names),
+    }
+
+
+def _heard(modality: Modality, part: _Part, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """Some samples as files of sound, one behind the other; of pairs their first part."""
+    batch = modality.collate(part.__getitems__(rows.tolist()))
+    if isinstance(modality, Paired):
+        first = next(iter(modality.parts))
+        batch, modality = modality.batch_of(batch, first), modality.parts[first]
+    if not isinstance(modality, Audio):
+        return {}
+    files = modality.listen(batch)
+    return {
+        "sounds": np.frombuffer(b"".join(files), np.uint8),
+        "sound_ends": np.cumsum([len(file) for file in files]),
+        "sound_rows": rows,
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from polysense.deployment.captions import CaptionWriter
 from polysense.deployment.folder import read_attachments, read_config, read_weights
 from polysense.deployment.sampling import complete
 from polysense.encoders.base import Encoded, Encoder
@@ -95,6 +96,21 @@ class Run(nn.Module):
             view = self.modality.plain(batch)
             completed = complete(self.encoder, view.data, given=given, temperature=temperature)
         return self.modality.show(View(completed, view.modality))
+
+    def caption(self, pictures: Any, *, beams: int = 1, batch_size: int = 64) -> list[str]:
+        """Write a caption for each picture (coca).
+
+        ``pictures`` is one or a list of them, as for :meth:`embed`. ``beams`` is how many beginnings are
+        followed at a time, see :meth:`~polysense.encoders.captioner.Captioner.write`; 1 is greedy.
+
+        Raises:
+            PolysenseError: for a run that did not learn to write, or a picture that cannot be read.
+        """
+        writer = CaptionWriter.of(self.encoder, self.modality, self.config)
+        listed = _listed(pictures, "caption")
+        parts = [listed[at : at + batch_size] for at in range(0, len(listed), batch_size)]
+        with eval_mode(self):
+            return [text for part in parts for text in writer.write(writer.sees.batch(part), beams)]
 
     @torch.no_grad()
     def stream(self, dataset: Dataset, *, batch_size: int = 256) -> Iterator[tuple[range, Tensor]]:

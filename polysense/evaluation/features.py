@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
-from polysense.modalities.base import Batch, Dataset, Modality, View
+from polysense.modalities.base import Batch, Dataset, Modality, View, sample_lengths
 
 _LONG = 20
 """Fewer batches than this pass without a progress bar."""
@@ -83,13 +83,14 @@ def _stream(
     if len(dataset) == 0:
         raise PolysenseError("the dataset is empty, so there is nothing to extract features from")
     features: Tensor | None = None
-    starts = range(0, len(dataset), batch_size)
+    lengths = sample_lengths(modality, dataset)
+    order = torch.arange(len(dataset)) if lengths is None else lengths.argsort(stable=True)  # little padding
+    parts = order.split(batch_size)
     console = Console(stderr=True)
-    hidden = not (progress and console.is_terminal and len(starts) > _LONG)
+    hidden = not (progress and console.is_terminal and len(parts) > _LONG)
     with Progress(console=console, transient=True, disable=hidden) as bar:
-        for start in bar.track(starts, description="features"):
-            rows = range(start, min(start + batch_size, len(dataset)))
-            batch = modality.collate(dataset.__getitems__(rows)).to(device)
+        for rows in bar.track(parts, description="features"):
+            batch = modality.collate(dataset.__getitems__(rows.tolist())).to(device)
             made = featurise(batch)
             if made.ndim != 2 or len(made) != len(rows):
                 raise PolysenseError(
@@ -98,6 +99,6 @@ def _stream(
                 )
             if features is None:
                 features = torch.empty(len(dataset), made.shape[1])
-            features[start : start + len(rows)] = made
+            features[rows] = made.float().cpu()
     assert features is not None
     return features

@@ -124,7 +124,8 @@ def table(judgement: Judgement) -> Table:
 def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.1f}" + (f" ± {(interval[1] - interval[0]) / 2:.1f}" if interval else "")
+    digits = 1 if interval or abs(value) >= 1 else 2  # a share in percent, or such as R²
+    return f"{value:.{digits}f}" + (f" ± {(interval[1] - interval[0]) / 2:.1f}" if interval else "")
 
 
 class _Label(NamedTuple):

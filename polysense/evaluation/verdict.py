@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, runtime_checkable
+from typing import Protocol as Structural
 
 import torch
+from torch import Tensor
 
 from polysense.encoders.base import Encoder
 from polysense.encoders.towers import Towers
@@ -14,9 +16,20 @@ from polysense.evaluation.features import embed_all, extract_raw
 from polysense.evaluation.joint import judge_joint
 from polysense.evaluation.judge import Judgement, judge
 from polysense.evaluation.protocol import Protocol
+from polysense.evaluation.texts import MatchedTexts
 from polysense.modalities.base import Dataset, Modality
 from polysense.modalities.pairs.dataset import Pairs
 from polysense.modalities.pairs.modality import Paired
+from polysense.modalities.pairs.texts import TextPairs
+
+
+@runtime_checkable
+class JudgesItself(Structural):
+    """A dataset that knows more to ask of features than its labels, such as the true states of a game."""
+
+    def judge(self, features: Mapping[str, Tensor], protocol: Protocol) -> Judgement:
+        """What :func:`~.judge.judge` gives, and its own figures before it."""
+        ...
 
 
 def verdict(
@@ -39,6 +52,10 @@ def verdict(
     Returns:
         The judgement, and the same as plain values for ``evaluation.json``.
     """
+    samples = len(dataset)
+    if isinstance(modality, TextPairs):
+        modality = modality.text
+        dataset = MatchedTexts(dataset) if isinstance(dataset, Pairs) else dataset
     if isinstance(modality, Paired):
         towers = {name: encoder for name, encoder in encoders.items() if isinstance(encoder, Towers)}
         assert isinstance(dataset, Pairs)
@@ -46,7 +63,10 @@ def verdict(
     else:
         features = {name: embed_all(encoder, modality, dataset, device) for name, encoder in encoders.items()}
         features[modality.raw_name] = extract_raw(modality, dataset, device=device)
-        judgement = judge(features, dataset, protocol)
+        if isinstance(dataset, JudgesItself):
+            judgement = dataset.judge(features, protocol)
+        else:
+            judgement = judge(features, dataset, protocol)
     return judgement, {
         "results": _rounded(judgement.results),
         "intervals": {
@@ -54,7 +74,7 @@ def verdict(
             for name, row in judgement.intervals.items()
         },
         "protocol": asdict(protocol),
-        "samples": len(dataset),
+        "samples": samples,
         "notes": judgement.notes,
     }
 

@@ -17,6 +17,7 @@ MODALITIES: Mapping[str, str] = MappingProxyType(
         "text": "polysense.modalities.text.modality:Text",
         "audio": "polysense.modalities.audio.modality:Audio",
         "pair": "polysense.modalities.pairs.modality:Paired",
+        "text_pair": "polysense.modalities.pairs.texts:TextPairs",
         "table": "polysense.tabular.modality:Table",
         "state": "polysense.rl.modality:States",
     }

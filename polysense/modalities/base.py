@@ -143,6 +143,10 @@ class Dataset(Protocol):
 class Modality(Protocol):
     """How one kind of data is read, collated, and turned into views.
 
+    One whose samples differ in length may also have ``lengths(dataset, views) -> [N]``, the steps of each
+    sample's plain view or, with ``views``, of its random ones: then batches hold samples of like length.
+    None is for all alike, or not known.
+
     A modality is configured once (size, normalisation, view plan) and can be rebuilt from
     ``settings()``, a plain dict that goes into the run folder's ``config.yaml``.
     """
@@ -203,3 +207,15 @@ class Modality(Protocol):
     def from_settings(cls, settings: Mapping[str, Any], attachments: Mapping[str, str]) -> Self:
         """The modality that gave these settings and attachments."""
         ...
+
+
+def sample_lengths(modality: Modality, dataset: Dataset, *, views: bool = False) -> Tensor | None:
+    """``[samples]``: the steps of each sample's plain view, or with ``views`` of its random ones.
+
+    None where the modality does not tell (it has no ``lengths(dataset, views)``), or all are alike.
+    """
+    tell = getattr(modality, "lengths", None)
+    told = None if tell is None else tell(dataset, views)
+    if told is None or not (told != told[:1]).any():
+        return None
+    return torch.as_tensor(told)

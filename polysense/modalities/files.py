@@ -80,22 +80,32 @@ def no_such_path(path: Path) -> PolysenseError:
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """A file's text without a byte order mark, its lines ended by ``\\n``.
-
-    Bytes that the encoding does not know become lone surrogates, which :func:`is_broken` finds.
+    """A file's text, see :func:`as_text`.
 
     Raises:
         ValueError: with the reason, for a file that is binary.
         PolysenseError: for a file that may not be read, or an encoding that does not exist.
     """
     try:
-        content = path.read_bytes()
-        encoding = _marked(content) or encoding
-        if encoding.startswith("utf-8") and b"\0" in content[:8192]:
-            raise ValueError("is binary, no text")
-        text = content.decode(encoding, "surrogateescape").removeprefix("\ufeff")
+        return as_text(path.read_bytes(), encoding)
     except OSError as error:
         raise PolysenseError(f"cannot read {path}: {error.strerror}") from error
+
+
+def as_text(content: bytes, encoding: str = "utf-8") -> str:
+    """The text that bytes are, without a byte order mark, its lines ended by ``\\n``.
+
+    Bytes that the encoding does not know become lone surrogates, which :func:`is_broken` finds.
+
+    Raises:
+        ValueError: with the reason, for what is binary.
+        PolysenseError: for an encoding that does not exist.
+    """
+    encoding = _marked(content) or encoding
+    if encoding.startswith("utf-8") and b"\0" in content[:8192]:
+        raise ValueError("is binary, no text")
+    try:
+        text = content.decode(encoding, "surrogateescape").removeprefix("\ufeff")
     except LookupError as error:
         raise PolysenseError(f"there is no encoding {encoding!r}; give one such as 'latin-1'") from error
     return text.replace("\r\n", "\n")

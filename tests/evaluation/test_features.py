@@ -7,6 +7,7 @@ from torch import nn
 from polysense.errors import PolysenseError
 from polysense.evaluation import extract, extract_raw
 from polysense.modalities.base import View
+from polysense.modalities.text.modality import Text
 
 from .fakes import VectorModality, Vectors
 
@@ -41,3 +42,23 @@ def test_says_what_is_wrong() -> None:
         extract(lambda view: view.data[..., None], VectorModality(), Vectors(torch.ones(4, 3)))
     with pytest.raises(PolysenseError, match="dataset is empty"):
         extract_raw(VectorModality(), Vectors(torch.ones(0, 3)))
+
+
+def test_samples_of_like_length_go_together_and_features_stay_in_place() -> None:
+    words = ["one", "two words", "a row of words", "a much longer row of words than the others"]
+    texts = [words[place * 7 % 4] + f" {place}" for place in range(30)]
+    text = Text(length=64)
+    dataset = text.read(texts)
+    text = text.fit(dataset)
+    padded = []
+
+    def ids(view: View) -> torch.Tensor:
+        assert isinstance(view.data, dict)
+        padded.append(float((~view.data["attended"]).float().mean()))
+        return view.data["ids"].sum(1, keepdim=True).float()
+
+    found = extract(ids, text, dataset, batch_size=4)
+    one_by_one = torch.cat([ids(text.plain(text.batch([each]))) for each in texts])
+    assert text.tokenizer.pad == 0
+    assert torch.equal(found, one_by_one)
+    assert sum(padded[:8]) / 8 < 0.15
