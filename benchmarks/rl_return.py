@@ -45,8 +45,8 @@ from polysense.rl import (
 from polysense.rl.augmented import CentreFeatures
 from polysense.rl.extractor import Standardise, observed
 from polysense.rl.modality import States
-from polysense.rl.probing import principal_projection
 from polysense.rl.rendering import Renderer, cartpole
+from polysense.rl.ridge import principal_projection
 
 GAME, STATE = "CartPole-v1", 4
 ENVIRONMENTS = 8

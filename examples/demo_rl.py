@@ -24,8 +24,8 @@ from polysense.encoders.base import Encoder
 from polysense.evaluation.features import extract, extract_raw
 from polysense.rl.extractor import Standardise, observed
 from polysense.rl.modality import States
-from polysense.rl.probing import principal_projection
 from polysense.rl.rendering import cartpole
+from polysense.rl.ridge import principal_projection
 
 GAME, SIZE = "CartPole-v1", 48
 FRAMES, PRETRAINING, PLAY, SEEDS = 8000, 300, 20_000, 2

@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "pretrain": "polysense.front:pretrain",
     "resume": "polysense.front:resume",
-    "evaluate": "polysense.front:evaluate",
+    "evaluate": "polysense.judging:evaluate",
     "embed": "polysense.front:embed",
     "localise": "polysense.localisation:localise",
     "caption": "polysense.captions:caption",
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from polysense.deployment.run import Run, load
     from polysense.errors import PolysenseError
     from polysense.estimator import SelfSupervisedEncoder
-    from polysense.front import embed, evaluate, pretrain, resume
+    from polysense.front import embed, pretrain, resume
+    from polysense.judging import evaluate
     from polysense.localisation import localise
     from polysense.methods.table import recipes
     from polysense.modalities.builtin import builtin

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from polysense import captions as captions_module
-from polysense import front, localisation
+from polysense import front, judging, localisation
 from polysense import zeroshot as zeroshot_module
 from polysense.deployment.folder import EVALUATION
 from polysense.deployment.run import Run, load
@@ -34,9 +34,9 @@ def resume(*args: Any, **kwargs: Any) -> int:
     return _tell(front.resume(*args, **kwargs))
 
 
-@functools.wraps(front.evaluate)
+@functools.wraps(judging.evaluate)
 def evaluate(*args: Any, **kwargs: Any) -> None:
-    _print_verdict(front.evaluate(*args, **kwargs))
+    _print_verdict(judging.evaluate(*args, **kwargs))
 
 
 @functools.wraps(front.embed)

@@ -1,11 +1,10 @@
-"""The front door: pretrain, resume, evaluate, embed. The command line has the same names."""
+"""The front door, which the command line repeats: pretrain, resume, embed. :mod:`.judging` has evaluate."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import nn
 from polysense.deployment.embeddings import write_embeddings
 from polysense.deployment.folder import (
     ENVIRONMENT,
-    EVALUATION,
     check_folder,
     environment,
     open_folder,
@@ -24,12 +22,10 @@ from polysense.deployment.folder import (
     write_json,
 )
 from polysense.deployment.gallery import write_gallery
-from polysense.deployment.run import Run, build_encoder, load, without_download
+from polysense.deployment.run import Run, load
 from polysense.encoders.adapters import Tuning
-from polysense.encoders.base import Encoder
 from polysense.errors import PolysenseError
 from polysense.evaluation.protocol import Protocol
-from polysense.evaluation.verdict import verdict
 from polysense.job import (
     AUTOMATIC,
     Job,
@@ -42,12 +38,13 @@ from polysense.job import (
     reopen,
     source_of,
     usual_modality,
+    words,
 )
+from polysense.judging import judge_run
 from polysense.methods.table import find
 from polysense.modalities import make
-from polysense.modalities.base import Dataset, Modality
+from polysense.modalities.base import Modality
 from polysense.report import write_report
-from polysense.text_tasks import text_task
 from polysense.training.checkpoints import read_checkpoint
 from polysense.training.fit import Settings
 from polysense.training.processes import is_first
@@ -188,7 +185,7 @@ def pretrain(
         encoder=recipe.default_encoders.get(maker.name, maker.default_encoder) if chosen is None else chosen,
         pretrained=pretrained,
         encoder_options=encoder_options or {},
-        tuning=Tuning(_words(freeze), lora, layer_decay, gradient_checkpointing),
+        tuning=Tuning(words(freeze), lora, layer_decay, gradient_checkpointing),
         options=options or {},
         matryoshka=matryoshka or (),
         views=views or {},
@@ -211,7 +208,7 @@ def pretrain(
             devices=devices,
             accelerator=accelerator,
             compile=compile,
-            trackers=_words(trackers),
+            trackers=words(trackers),
             checkpoint_steps=checkpoint_steps,
         ),
     )
@@ -265,62 +262,6 @@ def resume(
     return _finish(reopen(folder, config, data, encoder=encoder, modality=modality), resume=True)
 
 
-def evaluate(
-    run: str | Path | Run,
-    data: Any = None,
-    *,
-    label: str | None = None,
-    split: str | None = None,
-    column: str | None = None,
-    parts: str | Sequence[str] | None = None,
-    score: str | None = None,
-    max_bad: float = 0.01,
-    reading: dict[str, Any] | None = None,
-    encoder: nn.Module | None = None,
-    modality: Modality | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Probe the encoder, the same encoder untrained, and the raw input; write ``RUN/evaluation.json``.
-
-    Args:
-        run: the run folder, or a loaded run.
-        data: what to evaluate on, by default what the run was trained on.
-        label: the column that holds the classes, where it is not plain.
-        split: a column that says which samples are train and which are test.
-        column: the column that holds the samples, where it is not plain.
-        parts: of a run on texts, two columns whose texts belong together, with a comma between: how they
-            find each other is judged.
-        score: the column of numbers that say how alike these two are: Spearman's correlation is judged.
-        max_bad: the share of unreadable samples that is skipped before it is an error.
-        reading: other options of the modality's reader, for data that are given.
-        encoder: only where the encoder was your own module.
-        modality: only where the modality was your own.
-        seed: of the held-out split and the bootstrap.
-
-    Returns:
-        ``results`` (metrics by "pretrained", "untrained" and the raw input), ``intervals``,
-        ``protocol`` and ``notes``.
-
-    Raises:
-        PolysenseError: when the folder is not a run or the data cannot be read.
-    """
-    loaded = run if isinstance(run, Run) else load(run, encoder=encoder, modality=modality)
-    given = {"column": column, "max_bad": max_bad, **(reading or {})}
-    reading = dict(loaded.config["reading"]) if data is None else given
-    if label is not None and not loaded.config["modality"]["own"]:
-        reading["label"] = label
-    if loaded.config["modality"]["own"]:
-        reading = {}
-    source = source_of(loaded.config, data)
-    if parts or score or (label is None and column is None):
-        compared = text_task(loaded.modality, source, _words(parts), score)
-        if compared is not None:
-            return _judge(loaded, None, compared, Protocol(seed=seed))
-    dataset = read_dataset(loaded.modality, source, reading)
-    protocol = replace(Protocol.of(dataset, label, split), seed=seed)
-    return _judge(loaded, None, dataset, protocol)
-
-
 def embed(
     run: str | Path | Run,
     data: Any = None,
@@ -361,26 +302,10 @@ def _finish(job: Job, *, resume: bool) -> Run | None:
         log.warning("stopped at a checkpoint; go on with: polysense resume %s", job.folder)
         return None
     if job.config["judge"] and is_first():
-        _judge(run, job.untrained, job.dataset, Protocol.of(job.dataset))
+        judge_run(run, job.untrained, job.dataset, Protocol.of(job.dataset))
         write_gallery(run, job.dataset)
         write_report(job.folder)
     return run
-
-
-def _judge(run: Run, untrained: Encoder | None, dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
-    """Judge a run beside its untrained self and the raw input, and keep the verdict in its folder.
-
-    An encoder with a name is drawn again from the run's seed; of a module that was handed over only
-    the training process has the untrained copy.
-    """
-    encoders = {"pretrained": run.encoder}
-    if not run.config["encoder"]["own"]:
-        untrained = build_encoder(without_download(run.config), run.modality)
-    if untrained is not None:
-        encoders["untrained"] = untrained
-    _, content = verdict(encoders, run.modality, dataset, protocol, device=run.device)
-    write_json(run.path / EVALUATION, content)
-    return content
 
 
 def _modality_options(size: int | None, parts: Iterable[str], given: dict[str, Any] | None) -> dict[str, Any]:
@@ -388,11 +313,6 @@ def _modality_options(size: int | None, parts: Iterable[str], given: dict[str, A
     named: dict[str, Any] = {part: {} for part in parts}
     options: dict[str, Any] = {"parts": named} if named else {}
     return {**options, **({} if size is None else {"size": size}), **(given or {})}
-
-
-def _words(given: str | Sequence[str] | None) -> list[str]:
-    """A list of names, which the command line gives with commas between."""
-    return given.split(",") if isinstance(given, str) else list(given or ())
 
 
 def _run_folder(out: str | Path | None, name: str) -> Path:

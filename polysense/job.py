@@ -303,3 +303,8 @@ def _check_optimisation(changed: Mapping[str, Any]) -> None:
         raise PolysenseError(f"weight-decay is {changed['weight_decay']}; it must be at least 0")
     if not 0 <= changed.get("warmup", 0) < 1:
         raise PolysenseError(f"warmup is {changed['warmup']}; it is a share of training, from 0 to below 1")
+
+
+def words(given: str | Sequence[str] | None) -> list[str]:
+    """A list of names, which the command line gives with commas between."""
+    return given.split(",") if isinstance(given, str) else list(given or ())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+from typing import Protocol as Structural
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -14,13 +17,27 @@ from polysense.evaluation.judge import MAJORITY, Hits, Judgement, intervals, jud
 from polysense.evaluation.linear import LinearProbe
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.retrieval import match_ranks
-from polysense.rl.probing import COMPONENTS, PCA, held_out, principal_components, ridge_predictions, ridge_r2
-from polysense.rl.trajectories import Trajectories
+from polysense.modalities.base import Dataset
+from polysense.rl.language import Sentences
+from polysense.rl.ridge import COMPONENTS, PCA, held_out, principal_components, ridge_predictions, ridge_r2
 
 PIXELS = "pixels"
 
 
-def judge_states(features: Mapping[str, Tensor], trajectories: Trajectories, protocol: Protocol) -> Judgement:
+class Episodes(Dataset, Structural):
+    """What is asked of :class:`~.trajectories.Trajectories`."""
+
+    last: NDArray[Any]
+    sentences: Sentences | None
+
+    @property
+    def states(self) -> list[str]: ...
+
+    @property
+    def action(self) -> NDArray[Any] | None: ...
+
+
+def judge_states(features: Mapping[str, Tensor], trajectories: Episodes, protocol: Protocol) -> Judgement:
     """What linear probes read from frozen features on every fifth episode, before the usual figures.
 
     ``r2_{variable}`` and their ``r2_mean``: the true state. ``linear_action`` (in percent; ``r2_action_0``, …
@@ -67,7 +84,7 @@ class Questions:
         PolysenseError: for less than five episodes.
     """
 
-    def __init__(self, trajectories: Trajectories, seed: int = 0) -> None:
+    def __init__(self, trajectories: Episodes, seed: int = 0) -> None:
         self.table, self.last, self.seed = trajectories.table, trajectories.last, seed
         self.missing: list[str] = []
         self.episode = torch.from_numpy(self.table["episode"].to_numpy(np.int64, copy=True))

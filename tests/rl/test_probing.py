@@ -12,7 +12,7 @@ from polysense.deployment.run import build_encoder
 from polysense.errors import PolysenseError
 from polysense.rl import collect, probe_states, rendering, supervised_encoder
 from polysense.rl.modality import States
-from polysense.rl.probing import principal_components, ridge_r2
+from polysense.rl.ridge import principal_components, ridge_r2
 from polysense.rl.trajectories import Trajectories
 from tests.rl.toys import counted
 
