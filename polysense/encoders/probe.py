@@ -41,7 +41,7 @@ class ProbedEncoder(Encoder):
 
     def __init__(self, trunk: nn.Module, dim: int, *, channels: int, size: int | None) -> None:
         super().__init__()
-        self.trunk, self.dim = trunk, dim
+        self.trunk, self.dim = trunk.to(memory_format=torch.channels_last), dim  # faster convolutions
         self._pictures = channels, size
         self._token_dim: int | None = None
 
