@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "nnclr": {"steps": 40, "options": {"hidden": 256}, **MEAN},
     "directclr": {"steps": 45, **MEAN},
     "supcon": {"steps": 40, **MEAN},
-    "byol": {"steps": 80, **MEAN},
+    "byol": {"options": {"momentum": 0.9}, **MEAN},  # a teacher for runs of a minute
     "simsiam": MEAN,
     "vicreg": MEAN,
     "barlow_twins": MEAN,
