@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from polysense.errors import require, unknown
 
 METRICS = "metrics.jsonl"
 TRACKERS = ("csv", "wandb", "mlflow")
+
+MLFLOW_STORE = "sqlite:///mlflow.db"
+"""Where ``mlflow ui`` looks; the folder that Lightning would choose is refused by MLflow 3."""
 
 
 class JsonLines(Logger):
@@ -90,5 +94,6 @@ def _tracker(name: str, folder: Path) -> Logger:
         require("mlflow", "mlflow", "logging to MLflow")
         from lightning.pytorch.loggers import MLFlowLogger
 
-        return MLFlowLogger(run_name=folder.name, experiment_name="polysense")
+        store = os.environ.get("MLFLOW_TRACKING_URI", MLFLOW_STORE)
+        return MLFlowLogger(run_name=folder.name, experiment_name="polysense", tracking_uri=store)
     raise unknown("tracker", name, TRACKERS)
