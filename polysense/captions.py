@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from polysense.deployment.captions import CaptionWriter
-from polysense.deployment.run import Run, eval_mode, load
+from polysense.deployment.run import Run, load
+from polysense.encoders.base import eval_mode
 from polysense.errors import PolysenseError
 from polysense.job import read_dataset
 from polysense.modalities.pairs.filtering import PICTURE, TEXT, Sorted, sort_pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import ChainMap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,12 @@ class Imputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if draws == 1:
             best = {name: answer.best(like[name]) for name, answer in answers.items()}
             return framed(completed(X, gaps, best) | beside, X.index)
-        completions = []
-        for rng in np.random.default_rng(seed).spawn(draws):
-            drawn: dict[str, pd.Series[Any]] = {}
-            for completer in self.completers_:
-                drawn |= completer.drawn(X, _of(gaps, completer), like, rng)
-            completions.append(framed(completed(X, gaps, drawn) | beside, X.index))
+        rngs = np.random.default_rng(seed).spawn(draws)
+        drawn = [completer.drawn(X, _of(gaps, completer), like, rngs) for completer in self.completers_]
+        completions = [
+            framed(completed(X, gaps, dict(ChainMap(*parts))) | beside, X.index)
+            for parts in zip(*drawn, strict=True)
+        ]
         return pd.concat(completions, keys=range(draws), names=["draw"])
 
     def save(self, path: str | Path) -> Path:

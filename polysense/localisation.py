@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from polysense.deployment.folder import write_json, write_whole
-from polysense.deployment.run import Run, eval_mode, load
+from polysense.deployment.run import Run, load
+from polysense.encoders.base import eval_mode
 from polysense.errors import PolysenseError, unknown
 from polysense.evaluation.discovery import heat, outline, pca_colours
 from polysense.evaluation.localise import WAYS, dense, whole

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from polysense.deployment.folder import write_json
-from polysense.deployment.run import Run, eval_mode
-from polysense.encoders.base import Encoded
+from polysense.deployment.run import Run
+from polysense.encoders.base import Encoded, eval_mode
 from polysense.encoders.clip import SHAPE, Clip
 from polysense.encoders.clip_twins import for_transformers, weights_for
 from polysense.encoders.foreign import Statistics

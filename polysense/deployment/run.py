@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from polysense.deployment.captions import CaptionWriter
 from polysense.deployment.folder import read_attachments, read_config, read_weights
 from polysense.deployment.sampling import complete
-from polysense.encoders.base import Encoded, Encoder
+from polysense.encoders.base import Encoded, Encoder, eval_mode
 from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
 from polysense.modalities import rebuild
@@ -132,20 +132,6 @@ def _listed(items: Any, verb: str) -> list[Any]:
     if not listed:
         raise PolysenseError(f"there is nothing to {verb}: give at least one sample")
     return listed
-
-
-class eval_mode:  # noqa: N801 - a context manager reads as a verb
-    """Put a module into eval mode for a while and give it back as it was."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.was = module.training
-
-    def __enter__(self) -> nn.Module:
-        return self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.train(self.was)
 
 
 def build_encoder(config: Mapping[str, Any], modality: Modality, encoder: Any = None) -> Encoder:

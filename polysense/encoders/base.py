@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -147,3 +148,23 @@ class Encoder(nn.Module):
             f"the encoder {type(self.trunk).__name__} cannot hide tokens; choose a ViT, such as 'vit_nano' or"
             " 'vit_tiny_patch16_224'"
         )
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode for a while; every part is left in the mode it was in.
+
+    >>> dropout = nn.Dropout()
+    >>> with eval_mode(dropout):
+    ...     print(dropout.training)
+    False
+    >>> dropout.training
+    True
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

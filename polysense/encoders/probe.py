@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polysense.encoders.base import Encoder
+from polysense.encoders.base import Encoder, eval_mode
 
 
 def on_empty_pictures(module: nn.Module, channels: int, size: int | None) -> Any:
@@ -22,16 +22,10 @@ def on_empty_pictures(module: nn.Module, channels: int, size: int | None) -> Any
     return in_eval_mode(module, torch.zeros(2, channels, side, side, device=like.device, dtype=like.dtype))
 
 
-@torch.no_grad()
 def in_eval_mode(module: nn.Module, *inputs: Tensor) -> Any:
-    """What ``module`` makes of its inputs in eval mode; every part is left in the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
+    """What ``module`` makes of its inputs in eval mode, see :func:`.eval_mode`."""
+    with torch.no_grad(), eval_mode(module):
         return module(*inputs)
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 class ProbedEncoder(Encoder):

@@ -30,7 +30,16 @@ class SoundEncoder(Encoder):
         )
 
 
-class SpectrogramCNN(SoundEncoder):
+class SoundNet(SoundEncoder):
+    """A tower of this package's own, whose trunk is all of it."""
+
+    @property
+    def trunk(self) -> nn.Module:  # type: ignore[override]
+        """The net itself: it is of no other library."""
+        return self
+
+
+class SpectrogramCNN(SoundNet):
     """Convolutions over log-mels, an MLP on each frame, and mean + max over the valid frames.
 
     As BYOL-A's encoder, with strides in place of its pooling; ``widths=(64, 64, 64, 64), dim=2048`` has its
@@ -66,11 +75,6 @@ class SpectrogramCNN(SoundEncoder):
         self.dim = dim
         self.to(memory_format=torch.channels_last)
 
-    @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        """The net itself: it is of no other library."""
-        return self
-
     def forward(self, data: Sound, mask: Tensor | None = None) -> Encoded:
         """Encode ``{"mel", "lengths"}``."""
         if mask is not None:
@@ -91,7 +95,7 @@ class SpectrogramCNN(SoundEncoder):
         return self.dim
 
 
-class SpectrogramViT(SoundEncoder):
+class SpectrogramViT(SoundNet):
     """A transformer over patches of log-mels that can hide them, with fixed positions in two dimensions.
 
     Patches under a mask are left out, or, after :meth:`learn_mask_token`, replaced. Patches behind a clip's
@@ -125,11 +129,6 @@ class SpectrogramViT(SoundEncoder):
         self.norm = nn.LayerNorm(width)
         self.mask_token: nn.Parameter | None = None
         self.kept_layers = 0
-
-    @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        """The net itself: it is of no other library."""
-        return self
 
     def forward(self, data: Sound, mask: Tensor | None = None) -> Encoded:
         """Encode ``{"mel", "lengths"}``; without a mask token ``mask`` hides equally many in each row."""

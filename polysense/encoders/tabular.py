@@ -13,6 +13,7 @@ from polysense.encoders.base import Encoded, Encoder
 from polysense.encoders.cell_transformers import CellTransformer, FTTransformer, Saint
 from polysense.encoders.cells import Cells, Row, RowEncoder, check_positive, mixed
 from polysense.encoders.numbers import embed_numbers
+from polysense.encoders.probe import in_eval_mode
 from polysense.errors import PolysenseError, unknown
 
 _NUMBER_WIDTH = {"ple": 12, "plr": 24}
@@ -75,16 +76,13 @@ class Plain(RowEncoder):
     def __init__(self, cells: Cells, trunk: nn.Module) -> None:
         super().__init__(cells)
         self.trunk = trunk
-        was = trunk.training
-        with torch.no_grad():
-            try:
-                made = trunk.eval()(torch.zeros(2, cells.width))
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise PolysenseError(
-                    f"your encoder {type(trunk).__name__} does not take rows of {cells.width} cells"
-                    f" [B, {cells.width}]: {str(error).splitlines()[0]}"
-                ) from error
-        trunk.train(was)
+        try:
+            made = in_eval_mode(trunk, torch.zeros(2, cells.width))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise PolysenseError(
+                f"your encoder {type(trunk).__name__} does not take rows of {cells.width} cells"
+                f" [B, {cells.width}]: {str(error).splitlines()[0]}"
+            ) from error
         if not isinstance(made, Tensor) or made.ndim != 2:
             raise PolysenseError(f"your encoder {type(trunk).__name__} must give one vector per row, [B, D]")
         self.dim = made.shape[1]

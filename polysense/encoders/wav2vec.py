@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from polysense.encoders.base import Encoded
 from polysense.encoders.logmel import LogMel
-from polysense.encoders.spectrograms import Sound, SoundEncoder, mean_of_valid, valid_frames
+from polysense.encoders.spectrograms import Sound, SoundNet, mean_of_valid, valid_frames
 from polysense.encoders.transformer import Block, kept_layers, through
 from polysense.encoders.wave_frames import WaveFrames
 from polysense.errors import PolysenseError
@@ -20,7 +20,7 @@ CEPSTRA = 13
 """Coefficients of a frame's log-mel; with their first and second differences in time they are its target."""
 
 
-class Wav2Vec(SoundEncoder):
+class Wav2Vec(SoundNet):
     """wav2vec 2.0's encoder with layer norm in its extractor, from whose frames nothing leaks.
 
     Waves are normalised over their valid samples; convolutions, the first one twice as long and as far apart
@@ -67,11 +67,6 @@ class Wav2Vec(SoundEncoder):
         hop, field = self.extractor.hop, self.extractor.field
         self.cepstrum = LogMel(rate, mels=40, window=field / rate, hop=hop / rate, epsilon=1e-8)
 
-    @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        """The net itself: it is of no other library."""
-        return self
-
     def forward(self, data: Sound, mask: Tensor | None = None) -> Encoded:
         """Encode ``{"waves", "lengths"}``; frames under ``mask`` ``[B, T]`` are replaced."""
         tokens = self.embed(self.extract(data))
@@ -101,8 +96,7 @@ class Wav2Vec(SoundEncoder):
 
     def grid(self, data: Any) -> tuple[int]:
         """How many frames lie behind one another, of a view's data or its waves alone."""
-        waves = data if isinstance(data, Tensor) else data["waves"]
-        return (int(self.frames(torch.tensor(waves.shape[1]))),)
+        return self.extractor.grid(data)
 
     def tokenise(self, data: Sound) -> Tensor:
         """``[B, T, 39]``: cepstral coefficients of the samples a frame reads, and their two differences."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,11 @@ class WaveFrames(nn.Module):
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
         return lengths.clamp_min(1)
+
+    def grid(self, data: Any) -> tuple[int]:
+        """How many frames lie behind one another, of a view's data or its waves alone."""
+        waves = data if isinstance(data, Tensor) else data["waves"]
+        return (int(self.count(torch.tensor(waves.shape[1]))),)
 
     def filled(self, waves: Tensor) -> Tensor:
         """Silence behind clips that do not fill one frame."""

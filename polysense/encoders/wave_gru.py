@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from polysense.encoders.base import Encoded
-from polysense.encoders.spectrograms import Sound, SoundEncoder, mean_of_valid, valid_frames
+from polysense.encoders.spectrograms import Sound, SoundNet, mean_of_valid, valid_frames
 from polysense.encoders.wave_frames import WaveFrames
 from polysense.errors import PolysenseError
 
 
-class WaveGRU(SoundEncoder):
+class WaveGRU(SoundNet):
     """Convolutions that make a frame each 10 ms, and a GRU that knows the frames up to now.
 
     The paper's five convolutions at 16 kHz, and one less at each half of that; with layer norm over their
@@ -24,6 +23,7 @@ class WaveGRU(SoundEncoder):
 
     https://arxiv.org/abs/1807.03748
 
+    >>> import torch
     >>> encoder = WaveGRU(rate=8000)
     >>> encoder({"waves": torch.randn(2, 8000), "lengths": torch.tensor([8000, 900])}).tokens.shape
     torch.Size([2, 98, 128])
@@ -42,11 +42,6 @@ class WaveGRU(SoundEncoder):
         self.gru = nn.GRU(channels, width, batch_first=True)
         self.keeps_frames = False
 
-    @property
-    def trunk(self) -> nn.Module:  # type: ignore[override]
-        """The net itself: it is of no other library."""
-        return self
-
     def forward(self, data: Sound, mask: Tensor | None = None) -> Encoded:
         """Encode ``{"waves", "lengths"}``."""
         if mask is not None:
@@ -59,8 +54,7 @@ class WaveGRU(SoundEncoder):
 
     def grid(self, data: Any) -> tuple[int]:
         """How many frames lie behind one another, of a view's data or its waves alone."""
-        waves = data if isinstance(data, Tensor) else data["waves"]
-        return (int(self.extractor.count(torch.tensor(waves.shape[1]))),)
+        return self.extractor.grid(data)
 
     @property
     def token_dim(self) -> int:

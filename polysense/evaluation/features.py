@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from polysense.encoders.base import Encoder
+from polysense.encoders.base import Encoder, eval_mode
 from polysense.errors import PolysenseError
 from polysense.modalities.base import Batch, Dataset, Modality, View, sample_lengths
 
@@ -54,17 +54,13 @@ def embed_all(
     encoder: Encoder, modality: Modality, dataset: Dataset, device: torch.device | str = "cpu"
 ) -> Tensor:
     """The pooled embedding of every sample, ``[N, D]``, with the encoder in eval mode meanwhile."""
-    was = encoder.training
-    encoder.to(device).eval()
 
     def pooled(view: View) -> Tensor:
         embedded: Tensor = encoder(view.data).pooled
         return embedded
 
-    try:
+    with eval_mode(encoder.to(device)):
         return extract(pooled, modality, dataset, device=device, progress=True)
-    finally:
-        encoder.train(was)
 
 
 # no_grad, not inference_mode: what a model caches meanwhile must stay usable in training.

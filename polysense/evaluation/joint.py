@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from polysense.encoders.base import eval_mode
 from polysense.encoders.towers import Towers
 from polysense.errors import PolysenseError
 from polysense.evaluation.features import embed_all
@@ -145,8 +146,6 @@ def _prompts(name: str, templates: Templates) -> list[str]:
 
 def _hits(encoder: Towers, modality: Paired, scopes: Mapping[str, Pairs], device: torch.device | str) -> Hits:
     """What is found in each scope; every row is embedded once."""
-    was = encoder.training
-    encoder.to(device).eval()
     vectors = {
         part: embed_all(encoder.of(part), modality.part(part), rows, device)
         for part, rows in scopes[""].parts.items()
@@ -156,9 +155,9 @@ def _hits(encoder: Towers, modality: Paired, scopes: Mapping[str, Pairs], device
     for scope, samples in scopes.items():
         found = recall_hits(vectors, samples)
         if samples.label is not None and reads:
-            found |= _zeroshot(encoder, modality, samples, vectors, device)
+            with eval_mode(encoder.to(device)):
+                found |= _zeroshot(encoder, modality, samples, vectors, device)
         hits |= {f"{metric}{scope}": hit for metric, hit in found.items()}
-    encoder.train(was)
     return hits
 
 
@@ -185,7 +184,7 @@ def _zeroshot(
 ) -> Hits:
     assert dataset.label is not None
     by = text_part(modality)
-    texts, tower = modality.parts[by], encoder.of(by).to(device).eval()
+    texts, tower = modality.parts[by], encoder.of(by)
 
     @torch.no_grad()
     def embed(prompts: list[str]) -> Tensor:

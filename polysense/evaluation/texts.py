@@ -52,8 +52,7 @@ class MatchedTexts(Texts):
     def _first_rows(self, part: str) -> NDArray[np.int64]:
         """The first text of each sample that has both parts."""
         both = np.all([self.pairs.members[one].counts > 0 for one in self.sizes], axis=0)
-        members = self.pairs.members[part]
-        return members.rows[members.starts[:-1][both]]
+        return self.pairs.members[part].first(both)
 
 
 class ScoredTexts(Texts):

@@ -9,7 +9,6 @@ from typing import Protocol as Structural
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from polysense.errors import PolysenseError
@@ -17,6 +16,7 @@ from polysense.evaluation.judge import MAJORITY, Hits, Judgement, intervals, jud
 from polysense.evaluation.linear import LinearProbe
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.retrieval import match_ranks
+from polysense.evaluation.texts import spearman
 from polysense.modalities.base import Dataset
 from polysense.rl.language import Sentences
 from polysense.rl.ridge import COMPONENTS, PCA, held_out, principal_components, ridge_predictions, ridge_r2
@@ -189,9 +189,6 @@ def goal_correlation(features: Tensor, episode: Tensor) -> float:
         frames = features[episode == each]
         if len(frames) < 3:
             continue
-        nearness = rankdata(-torch.linalg.vector_norm(frames[:-1] - frames[-1], dim=1).numpy())
-        time = np.arange(len(nearness))
-        spread = nearness.std() * time.std()
-        covariance = ((nearness - nearness.mean()) * (time - time.mean())).mean()
-        correlations.append(covariance / spread if spread > 0 else 0.0)
+        nearness = -torch.linalg.vector_norm(frames[:-1] - frames[-1], dim=1).numpy()
+        correlations.append(spearman(np.arange(len(nearness)), nearness))
     return float(np.mean(correlations)) if correlations else 0.0

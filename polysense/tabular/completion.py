@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from polysense.tabular.augmentation.draft import names_of, taken
 from polysense.tabular.augmentation.values import calculable, values_of
 from polysense.tabular.fillers import Filler
 from polysense.tabular.generate import Generator
+from polysense.tabular.sampler import Draft
 from polysense.tabular.schema import LEVELLED
 from polysense.tabular.trees import Features
 
@@ -38,9 +39,9 @@ class Completer(Protocol):
         """What is believed of the cells in the gaps, each column by itself."""
 
     def drawn(
-        self, frame: pd.DataFrame, gaps: Gaps, like: pd.DataFrame, rng: np.random.Generator
-    ) -> dict[str, pd.Series[Any]]:
-        """Random cells for the gaps of all columns, which fit together, in the types of ``like``."""
+        self, frame: pd.DataFrame, gaps: Gaps, like: pd.DataFrame, rngs: Iterable[np.random.Generator]
+    ) -> Iterator[dict[str, pd.Series[Any]]]:
+        """For each ``rng`` random cells for the gaps of all columns, which fit together, as in ``like``."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,18 @@ class ByColumn:
         return {name: self.fillers[name](matrix[rows]) for name, rows in gaps.items()}
 
     def drawn(
-        self, frame: pd.DataFrame, gaps: Gaps, like: pd.DataFrame, rng: np.random.Generator
-    ) -> dict[str, pd.Series[Any]]:
+        self, frame: pd.DataFrame, gaps: Gaps, like: pd.DataFrame, rngs: Iterable[np.random.Generator]
+    ) -> Iterator[dict[str, pd.Series[Any]]]:
         """Column by column, each given those drawn before it."""
-        matrix, drawn = self.features.matrix(frame), {}
-        for name, rows in gaps.items():
-            drawn[name] = self.fillers[name](matrix[rows]).draw(like[name], rng)
-            own = np.flatnonzero(~self.features.others(name))
-            if len(own):
-                matrix[np.ix_(rows, own)] = self.features.of_column(drawn[name], name)
-        return drawn
+        known = self.features.matrix(frame)
+        for rng in rngs:
+            matrix, drawn = known.copy(), {}
+            for name, rows in gaps.items():
+                drawn[name] = self.fillers[name](matrix[rows]).draw(like[name], rng)
+                own = np.flatnonzero(~self.features.others(name))
+                if len(own):
+                    matrix[np.ix_(rows, own)] = self.features.of_column(drawn[name], name)
+            yield drawn
 
 
 @dataclass(frozen=True)
@@ -100,22 +103,25 @@ class ByCells:
         }
 
     def drawn(
-        self, frame: pd.DataFrame, gaps: Gaps, like: pd.DataFrame, rng: np.random.Generator
-    ) -> dict[str, pd.Series[Any]]:
+        self, frame: pd.DataFrame, gaps: Gaps, like: pd.DataFrame, rngs: Iterable[np.random.Generator]
+    ) -> Iterator[dict[str, pd.Series[Any]]]:
         """Column after column in random order, each given all that is known by then."""
         if not gaps:
-            return {}
+            yield from ({} for _ in rngs)
+            return
         asked, sampler = np.unique(np.concatenate(list(gaps.values()))), self.generator.sampler
-        draft, order = self._given(frame, asked), rng.permutation(list(gaps))
-        random = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        sampler.draw(draft, map(str, order), random, allowed=sampler.not_missing)
-        table = sampler.table(draft.picks.numpy())
-        return {
-            name: table[name].iloc[np.searchsorted(asked, rows)].astype(like[name].dtype)
-            for name, rows in gaps.items()
-        }
+        known = self._given(frame, asked)
+        for rng in rngs:
+            draft, order = known.take(torch.arange(len(known))), rng.permutation(list(gaps))
+            random = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            sampler.draw(draft, map(str, order), random, allowed=sampler.not_missing)
+            table = sampler.table(draft.picks.numpy())
+            yield {
+                name: table[name].iloc[np.searchsorted(asked, rows)].astype(like[name].dtype)
+                for name, rows in gaps.items()
+            }
 
-    def _given(self, frame: pd.DataFrame, rows: Array) -> Any:
+    def _given(self, frame: pd.DataFrame, rows: Array) -> Draft:
         known = [name for name in self.generator.schema.names if name in frame]
         checked = self.generator.checked(frame[known].iloc[rows].reset_index(drop=True), unseen="missing")
         return self.generator.sampler.given(checked)

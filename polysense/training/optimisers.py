@@ -16,7 +16,31 @@ from polysense.methods.optimisation import Optimisation
 OPTIMISERS = ("adamw", "sgd", "lars", "lamb")
 
 
-class LARS(torch.optim.Optimizer):
+class LayerWise(torch.optim.Optimizer):
+    """Moves one layer's parameters after the other, each by its own gradient alone."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+        return loss
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class LARS(LayerWise):
     """Layer-wise adaptive rate scaling: SGD whose step in each layer follows the norm of its weights.
 
     Parameters in groups with ``adapt=False`` (biases, norms) take plain momentum steps. From
@@ -51,39 +75,19 @@ class LARS(torch.optim.Optimizer):
             },
         )
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, group)
-        return loss
-
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient = parameter.grad
         assert gradient is not None
         gradient = gradient.add(parameter, alpha=group["weight_decay"])
         if group["adapt"]:
-            weight, slope = parameter.norm(), gradient.norm()
-            usable = (weight > 0) & (slope > 0)
-            ratio = torch.where(usable, group["trust"] * weight / slope, torch.ones_like(weight))
-            gradient = gradient * ratio
+            gradient = gradient * _trust(parameter, gradient, group["trust"])
         state = self.state[parameter]
         velocity = state.setdefault("momentum", torch.zeros_like(parameter))
         velocity.mul_(group["momentum"]).add_(gradient)
         parameter.add_(velocity, alpha=-group["lr"])
 
 
-class LAMB(LARS):
+class LAMB(LayerWise):
     """Adam whose step in each layer is as long as the layer's weights times the rate.
 
     ::
@@ -113,7 +117,7 @@ class LAMB(LARS):
         adapt: bool = True,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": adapt}
-        torch.optim.Optimizer.__init__(self, params, defaults)
+        super().__init__(params, defaults)
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient, state = parameter.grad, self.state[parameter]
@@ -129,10 +133,10 @@ class LAMB(LARS):
         parameter.sub_(group["lr"] * ratio * update)
 
 
-def _trust(weight: Tensor, step: Tensor) -> Tensor:
-    """How many times longer the weight is than the step; 1 where either is zero."""
+def _trust(weight: Tensor, step: Tensor, share: float = 1.0) -> Tensor:
+    """By what to multiply a step to make it a share of the weight's length; 1 where either is zero."""
     length, steps = weight.norm(), step.norm()
-    return torch.where((length > 0) & (steps > 0), length / steps, torch.ones_like(length))
+    return torch.where((length > 0) & (steps > 0), share * length / steps, torch.ones_like(length))
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

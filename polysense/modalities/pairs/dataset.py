@@ -51,6 +51,10 @@ class Members:
         counts: NDArray[np.int64] = np.diff(self.starts)
         return counts
 
+    def first(self, samples: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The first row of each of some samples, which have one."""
+        return self.rows[self.starts[:-1][samples]]
+
     def owners(self, rows: int) -> NDArray[np.int64]:
         """The sample of each of so many rows, -1 for those of none; what :meth:`of` was given.
 

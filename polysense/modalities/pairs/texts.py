@@ -97,7 +97,7 @@ class TextPairs:
             lengths = self.text.lengths(dataset.parts[part])
             assert lengths is not None
             has = members.counts > 0
-            total[has] += lengths[members.rows[members.starts[:-1][has]]]
+            total[has] += lengths[members.first(has)]
         return total
 
     def batch(self, items: Sequence[Any]) -> Batch:
