@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 
 from benchmarks.common import environment, report
-from polysense.generation import fit_generator
 from polysense.modalities.builtin import builtin
 from polysense.tabular.quality import quality
+from polysense.tasks.generation import fit_generator
 
 LABELS = {"diamonds": ["price", "cut"], "weather": ["temp", "origin"]}
 ROOM = 1.5

@@ -21,10 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.common import environment, report
-from polysense.generation import fit_generator
-from polysense.imputation import Imputer
 from polysense.tabular.augmentation import hide
 from polysense.tabular.schema import Schema
+from polysense.tasks.generation import fit_generator
+from polysense.tasks.imputation import Imputer
 
 SEED = 0
 RATE = 0.2

@@ -19,7 +19,7 @@ import polysense
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.verdict import verdict
 from polysense.job import read_dataset
-from polysense.zeroshot import search
+from polysense.tasks.zeroshot import search
 
 UNSEEN = ("animal-mammal", "food-fruit", "sky-weather", "clothing", "hotel", "sport", "tool", "plant-flower")
 """Subgroups that training never sees."""

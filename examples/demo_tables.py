@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from polysense.conditions import Condition
-from polysense.generation import fit_generator
-from polysense.imputation import Imputer
 from polysense.modalities.builtin import builtin
 from polysense.tabular.quality import quality
 from polysense.tabular.schema import Schema
+from polysense.tasks.generation import fit_generator
+from polysense.tasks.imputation import Imputer
 
 PROMPT = "a humid summer night at Newark with almost no wind"
 

@@ -19,9 +19,9 @@ _HOMES = {
     "resume": "polysense.front:resume",
     "evaluate": "polysense.judging:evaluate",
     "embed": "polysense.front:embed",
-    "localise": "polysense.localisation:localise",
-    "caption": "polysense.captions:caption",
-    "filter_pairs": "polysense.captions:filter_pairs",
+    "localise": "polysense.tasks.localisation:localise",
+    "caption": "polysense.tasks.captions:caption",
+    "filter_pairs": "polysense.tasks.captions:filter_pairs",
     "load": "polysense.deployment.run:load",
     "Run": "polysense.deployment.run:Run",
     "builtin": "polysense.modalities.builtin:builtin",
@@ -49,16 +49,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from polysense.captions import caption, filter_pairs
     from polysense.deployment.run import Run, load
     from polysense.errors import PolysenseError
     from polysense.estimator import SelfSupervisedEncoder
     from polysense.front import embed, pretrain, resume
     from polysense.judging import evaluate
-    from polysense.localisation import localise
     from polysense.methods.table import recipes
     from polysense.modalities.builtin import builtin
     from polysense.report import write_report
+    from polysense.tasks.captions import caption, filter_pairs
+    from polysense.tasks.localisation import localise
 
 
 def __getattr__(name: str) -> Any:

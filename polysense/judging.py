@@ -13,10 +13,10 @@ from polysense.deployment.folder import EVALUATION, write_json
 from polysense.deployment.run import Run, build_encoder, load, without_download
 from polysense.encoders.base import Encoder
 from polysense.evaluation.protocol import Protocol
+from polysense.evaluation.text_tasks import text_task
 from polysense.evaluation.verdict import verdict
 from polysense.job import read_dataset, source_of, words
 from polysense.modalities.base import Dataset, Modality
-from polysense.text_tasks import text_task
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from polysense.errors import PolysenseError
 from polysense.evaluation.joint import templates_for, text_part
 from polysense.job import read_dataset
 from polysense.modalities.pairs.modality import Paired
-from polysense.zeroshot import classify, search
+from polysense.tasks.zeroshot import classify, search
 from tests.cli_tools import command
 
 PITCHES = {"deep": 150.0, "middle": 600.0, "high": 2400.0}

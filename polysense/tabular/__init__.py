@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "Augmenter": "polysense.tabular.augmentation",
     "Generator": "polysense.tabular.generate",
-    "Imputer": "polysense.imputation",
+    "Imputer": "polysense.tasks.imputation",
     "Schema": "polysense.tabular.schema",
     "augment": "polysense.tabular.augmentation",
     "augment_file": "polysense.tabular.augmentation",
     "helps": "polysense.tabular.augmentation",
-    "impute": "polysense.imputation",
-    "impute_file": "polysense.imputation",
+    "impute": "polysense.tasks.imputation",
+    "impute_file": "polysense.tasks.imputation",
 }
 """Where the names are defined; what may train a network stands above the rooms, and is known by name here."""
 

@@ -12,11 +12,11 @@ import torch
 from polysense.errors import PolysenseError
 from polysense.evaluation.protocol import Protocol
 from polysense.evaluation.sphere import alignment, mean_cosine, narrow, uniformity
+from polysense.evaluation.text_tasks import text_task
 from polysense.evaluation.texts import MatchedTexts, ScoredTexts, spearman
 from polysense.modalities.pairs.texts import TextPairs
 from polysense.modalities.text.modality import Text
 from polysense.modalities.vision.modality import Vision
-from polysense.text_tasks import text_task
 
 
 def test_alignment_and_uniformity_against_loops() -> None:

@@ -12,10 +12,10 @@ import torch
 
 from polysense.errors import PolysenseError
 from polysense.front import pretrain
-from polysense.generation import fit_generator, generate_file
 from polysense.tabular.generate import TABLE, Generator
 from polysense.tabular.modality import Table
 from polysense.tabular.sampler import resample
+from polysense.tasks.generation import fit_generator, generate_file
 from tests.tabular.remembering import readings, remembering
 from tests.tabular.toy_table import stones
 

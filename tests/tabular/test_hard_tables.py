@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from polysense.errors import PolysenseError
-from polysense.generation import fit_generator
-from polysense.imputation import impute
 from polysense.tabular import sampler
 from polysense.tabular.generate import Generator
 from polysense.tabular.schema import Schema
+from polysense.tasks.generation import fit_generator
+from polysense.tasks.imputation import impute
 from tests.cli_tools import command
 
 

@@ -13,11 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from polysense.errors import PolysenseError
-from polysense.imputation import Imputer, impute, impute_file
 from polysense.tabular.answers import Errors
 from polysense.tabular.augmentation import hide
 from polysense.tabular.schema import Schema
 from polysense.tabular.trees import Features, score
+from polysense.tasks.imputation import Imputer, impute, impute_file
 from tests.tabular.test_augment import every_type
 
 

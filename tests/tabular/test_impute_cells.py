@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from polysense.errors import PolysenseError
-from polysense.imputation import Imputer, impute, impute_file
 from polysense.tabular.answers import Domain, Likely
 from polysense.tabular.generate import Generator
+from polysense.tasks.imputation import Imputer, impute, impute_file
 from tests.tabular.remembering import readings, remembering
 
 FRAME = readings()

@@ -12,9 +12,9 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from polysense.errors import PolysenseError
-from polysense.imputation import Imputer, impute, impute_file
 from polysense.tabular.augmentation import hide
 from polysense.tabular.forest import Forest
+from polysense.tasks.imputation import Imputer, impute, impute_file
 from tests.tabular.test_augment import every_type
 from tests.tabular.test_impute import related
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from polysense import captions as captions_module
-from polysense import front, judging, localisation
-from polysense import zeroshot as zeroshot_module
+from polysense import front, judging
 from polysense.deployment.folder import EVALUATION
 from polysense.deployment.run import Run, load
 from polysense.encoders.towers import Towers
 from polysense.errors import unknown
 from polysense.report import write_report
+from polysense.tasks import captions, localisation
+from polysense.tasks import zeroshot as by_words
 
 STOPPED = 143
 """The exit code of a run that a SIGTERM stopped at a checkpoint."""
@@ -49,31 +49,31 @@ def localise(*args: Any, **kwargs: Any) -> None:
     line(localisation.localise(*args, **kwargs).to_json(orient="records", force_ascii=False))
 
 
-@functools.wraps(zeroshot_module.zeroshot)
+@functools.wraps(by_words.zeroshot)
 def zeroshot(*args: Any, **kwargs: Any) -> None:
-    found = zeroshot_module.zeroshot(*args, **kwargs)
+    found = by_words.zeroshot(*args, **kwargs)
     for name, chosen, *shares in found.itertuples(index=False):
         line(f"{name}\t{chosen}\t{max(shares):.2f}")
 
 
-@functools.wraps(zeroshot_module.search)
+@functools.wraps(by_words.search)
 def search(*args: Any, **kwargs: Any) -> None:
-    found = zeroshot_module.search(*args, **kwargs)
+    found = by_words.search(*args, **kwargs)
     for name, similarity in found.itertuples(index=False):
         line(f"{similarity:.3f}\t{name}")
 
 
-@functools.wraps(captions_module.caption)
+@functools.wraps(captions.caption)
 def caption(*args: Any, **kwargs: Any) -> None:
-    for name, text in captions_module.caption(*args, **kwargs).itertuples(index=False):
+    for name, text in captions.caption(*args, **kwargs).itertuples(index=False):
         line(f"{name}\t{text}")
     if kwargs["out"] is not None:
         line(f"wrote {kwargs['out']}")
 
 
-@functools.wraps(captions_module.filter_pairs)
+@functools.wraps(captions.filter_pairs)
 def filter(*args: Any, **kwargs: Any) -> None:
-    kept, fallen = captions_module.filter_pairs(*args, **kwargs)
+    kept, fallen = captions.filter_pairs(*args, **kwargs)
     line(f"kept {len(kept):,} of {len(kept) + len(fallen):,} pairs")
     for rule, count in fallen["rule"].value_counts().items():
         line(f"{count:>8,}  {rule}")

@@ -11,7 +11,7 @@ from PIL import Image
 
 import polysense
 from polysense.errors import PolysenseError
-from polysense.zeroshot import classify, search
+from polysense.tasks.zeroshot import classify, search
 from tests.cli_tools import command
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "white": (240, 240, 240)}

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from polysense.commands import line
-from polysense.comparison import check_page, write_comparison
+from polysense.cli.runs import line
 from polysense.errors import PolysenseError
-from polysense.generation import generate_file
-from polysense.imputation import impute_file
 from polysense.tabular.augmentation.streaming import augment_file
+from polysense.tasks.comparison import check_page, write_comparison
+from polysense.tasks.generation import generate_file
+from polysense.tasks.imputation import impute_file
 
 _REPORT = {
     "report": "a page (.html) on the table beside the one made from it; both are read whole for it.",

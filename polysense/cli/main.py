@@ -43,10 +43,10 @@ COMMANDS = {
 
 _MODULES = {
     **dict.fromkeys(("methods", "encoders", "data"), "listing"),
-    **dict.fromkeys(("collect",), "commands_of_states"),
-    **dict.fromkeys(("augment", "impute", "generate"), "commands_of_tables"),
+    **dict.fromkeys(("collect",), "states"),
+    **dict.fromkeys(("augment", "impute", "generate"), "tables"),
 }
-"""Where the functions of commands stand that are not in :mod:`polysense.commands`."""
+"""The modules of commands that are not in :mod:`polysense.cli.runs`."""
 
 _OPTION = re.compile(r"--[a-z][a-z_]*")
 _PLAIN = (str, int, float, bool, type(None))
@@ -115,7 +115,7 @@ def _run(given: list[str]) -> int:
 
 def module_of(name: str) -> ModuleType:
     """The module in which a command's function stands, under the command's name; it is loaded now."""
-    return importlib.import_module(f"polysense.{_MODULES.get(name, 'commands')}")
+    return importlib.import_module(f"polysense.cli.{_MODULES.get(name, 'runs')}")
 
 
 def _overview() -> str:
@@ -225,7 +225,3 @@ def _words(kind: Any) -> str:
 
 def _dashed(text: str) -> str:
     return _OPTION.sub(lambda option: option[0].replace("_", "-"), text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -160,7 +160,7 @@ class Imputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return self.model
         if self.model is not None:
             return Generator.load(self.model)
-        from polysense.generation import fit_generator  # what trains takes a while to import
+        from polysense.tasks.generation import fit_generator  # what trains takes a while to import
 
         kinds = {column.name: column.kind for column in self.schema_.columns}
         generator = fit_generator(

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from polysense.comparison import write_comparison
 from polysense.errors import PolysenseError
-from polysense.generation import fit_generator
 from polysense.tabular.quality import imputation_errors
+from polysense.tasks.comparison import write_comparison
+from polysense.tasks.generation import fit_generator
 from tests.cli_tools import command
 from tests.report.test_page import Outline
 from tests.tabular.toy_table import stones

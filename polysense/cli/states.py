@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from polysense import rl
-from polysense.commands import line
+from polysense.cli.runs import line
 
 
 @functools.wraps(rl.collect)

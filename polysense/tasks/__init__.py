@@ -1,0 +1,1 @@
+"""What runs and tables are asked for: classes by words, captions, places, holes filled, rows drawn."""
