@@ -98,6 +98,15 @@ def number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def amount(count: int, noun: str) -> str:
+    """A count with its noun, in the plural where it is one.
+
+    >>> amount(1, "step"), amount(2000, "step")
+    ('1 step', '2,000 steps')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def embedded(data: object) -> str:
     """Data for the page's script, safe whatever text it holds.
 

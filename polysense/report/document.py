@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 Section = tuple[str, str, str]
 """Anchor, title, HTML; left out where the HTML is ""."""
@@ -48,3 +50,28 @@ def write_page(page: Path, html: str) -> Path:
 
 def _resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def facts(mapping: Mapping[str, Any]) -> str:
+    """A nested mapping as lists of names and values, a block for each inner mapping."""
+    plain = {key: value for key, value in mapping.items() if not (isinstance(value, Mapping) and value)}
+    blocks = [("general", plain)] if plain else []
+    blocks += [(str(key), value) for key, value in mapping.items() if key not in plain]
+    shown = []
+    for name, block in blocks:
+        rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in _flat(block))
+        title = f"<h3>{escape(name)}</h3>" if len(blocks) > 1 else ""
+        shown.append(f"<div>{title}<dl>{rows}</dl></div>")
+    return f'<div class="facts">{"".join(shown)}</div>' if shown else ""
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield (
+                name,
+                value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False),
+            )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,9 @@ import yaml
 
 from polysense.errors import PolysenseError
 from polysense.report import charts, gallery
-from polysense.report.charts import Log, number
-from polysense.report.document import Section, document, write_page
-
-ENCODERS = {
-    "pretrained": "Pretrained",
-    "untrained": "Untrained",
-    "pixels": "Raw pixels",
-    "PCA of pixels": "PCA of pixels",
-    "majority": "Majority class",
-}
-BLIND = ("majority", "chance")  # answers that look at no sample: every other row is a rival to beat
-RIVALS = {
-    "untrained": "the untrained encoder",
-    "pixels": "raw pixels",
-    "PCA of pixels": "the PCA of pixels",
-}
-PROBES = {
-    "knn": "kNN",
-    "linear": "Linear",
-    "mlp": "MLP",
-    "finetune": "Fine-tuned",
-    "recall": "Recall",
-    "zeroshot": "Zero-shot",
-}
-WORDS = {**PROBES, "rankme": "RankMe", "r2": "R²"}
-LOWER_IS_BETTER = {"loss", "error", "mse", "mae", "rmse", "perplexity"}
+from polysense.report.charts import Log, amount, number
+from polysense.report.document import Section, document, facts, write_page
+from polysense.report.results import encoder, evaluation_section, key_result, ordered, outcome, spoken, valued
 
 
 def write_report(run: Path) -> Path:
@@ -91,16 +67,16 @@ def render(run: Path) -> str:
 
 def header(config: Mapping[str, Any], evaluation: Mapping[str, Any], log: Log) -> str:
     """What was trained on what for how long, and what came of it."""
-    method, encoder, data = (_named(config, key) for key in ("method", "encoder", "data"))
-    story = f"{encoder} trained with {method} on {data}"
-    story += f" for {_amount(log.steps, 'step')}" if log.steps else "; no step is logged yet"
+    method, trunk, data = (_named(config, key) for key in ("method", "encoder", "data"))
+    story = f"{trunk} trained with {method} on {data}"
+    story += f" for {amount(log.steps, 'step')}" if log.steps else "; no step is logged yet"
     figures: list[tuple[str, str]] = []
-    column, values = _key_result(evaluation)
-    for name in _ordered(values):
-        detail = f": {_spoken(column)}" if not figures else ""
-        figures.append((_encoder(name) + detail, _valued(column, values[name])))
+    column, values = key_result(evaluation)
+    for name in ordered(values):
+        detail = f": {spoken(column)}" if not figures else ""
+        figures.append((encoder(name) + detail, valued(column, values[name])))
     if len(epochs := log.series("epoch")) and epochs.iloc[-1] >= 1:
-        story += f" ({_amount(int(epochs.iloc[-1]), 'epoch')})"
+        story += f" ({amount(int(epochs.iloc[-1]), 'epoch')})"
     if log.seconds:
         story += f", in {_duration(log.seconds)}"
     if len(speed := log.series("samples_per_second")):
@@ -113,69 +89,6 @@ def header(config: Mapping[str, Any], evaluation: Mapping[str, Any], log: Log) -
     )
 
 
-def outcome(evaluation: Mapping[str, Any], log: Log) -> str:
-    """The key result in a sentence or two, beside what comes without training."""
-    column, values = _key_result(evaluation)
-    if not column:
-        online = log.series("knn")
-        if len(online) < 2:
-            return "It has not been evaluated yet."
-        return (
-            f"Online kNN went from {online.iloc[0]:.1f}\u00a0% to {online.iloc[-1]:.1f}\u00a0%; "
-            "it has not been compared with an untrained encoder yet."
-        )
-    others = " and ".join(f"{_valued(column, values[key])} for {_rival(key)}" for key in _rivals(values))
-    text = f"{_spoken(column)}: {_valued(column, values['pretrained'])} after pretraining"
-    text += f", against {others}." if others else "."
-    results = evaluation["results"]
-    lost = {column for column, _, won in _comparisons(results) if not won}
-    return text + (
-        f" In {len(lost)} of {_amount(len(results['pretrained']), 'column')} it falls short." if lost else ""
-    )
-
-
-def evaluation_section(evaluation: Mapping[str, Any]) -> str:
-    """The table of results with the best of each column marked, bars, and what pretraining did not beat."""
-    results = {name: row for name, row in evaluation.get("results", {}).items() if row}
-    if not results:
-        return ""
-    results = {name: results[name] for name in _ordered(results)}
-    intervals = evaluation.get("intervals") or {}
-    names = dict.fromkeys(column for row in results.values() for column in row)
-    columns = {column: values for column in names if (values := _column(results, column))}
-    notes = "".join(f"<li>{escape(str(note))}</li>" for note in evaluation.get("notes") or [])
-    protocol = facts(evaluation.get("protocol") or {})
-    bars = []
-    for column, values in columns.items():
-        rows = [(_encoder(name), value, _interval(intervals, name, column)) for name, value in values.items()]
-        bars.append(charts.bars(_spoken(column), rows, full=100.0 if _percent(column, values) else 0.0))
-    return (
-        f'<ul class="events">{verdict(results, intervals)}{notes}</ul>'
-        f'<div class="scroll">{_table(results, columns, intervals)}</div>'
-        f'<div class="panels">{"".join(bars)}</div>'
-        + (f"<details><summary>Protocol</summary>{protocol}</details>" if protocol else "")
-    )
-
-
-def verdict(results: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
-    """Say plainly, as list items, where pretraining does not beat what comes without it."""
-    items, close = [], []
-    for column, rival, won in (comparisons := list(_comparisons(results))):
-        ours, theirs = number(results["pretrained"][column]), number(results[rival][column])
-        near = [_interval(intervals, name, column) for name in ("pretrained", rival)]
-        figures = f"({ours} against {theirs})"
-        if not won:
-            text = f"{_spoken(column)}: pretraining does not beat {_rival(rival)} {figures}."
-            items.append(f'<li class="warning">{escape(text)}</li>')
-        elif near[0] and near[1] and near[0][0] <= near[1][1] and near[1][0] <= near[0][1]:
-            text = f"{_spoken(column)}: ahead of {_rival(rival)} {figures}, but the intervals overlap."
-            close.append(f"<li>{escape(text)}</li>")
-    if comparisons and not items:
-        rivals = " and ".join(dict.fromkeys(_rival(rival) for _, rival, _ in comparisons))
-        items.append(f"<li>Pretraining beats {rivals} in every column.</li>")
-    return "".join(items + close)
-
-
 def environment_section(environment: Mapping[str, Any]) -> str:
     """Versions, hardware, seed and date, and the command that ran."""
     if not environment:
@@ -184,19 +97,6 @@ def environment_section(environment: Mapping[str, Any]) -> str:
     text = shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
     rest = {key: value for key, value in environment.items() if key != "command"}
     return facts(rest) + (f"<h3>Command</h3><pre><code>{escape(text)}</code></pre>" if text else "")
-
-
-def facts(mapping: Mapping[str, Any]) -> str:
-    """A nested mapping as lists of names and values, a block for each inner mapping."""
-    plain = {key: value for key, value in mapping.items() if not (isinstance(value, Mapping) and value)}
-    blocks = [("general", plain)] if plain else []
-    blocks += [(str(key), value) for key, value in mapping.items() if key not in plain]
-    shown = []
-    for name, block in blocks:
-        rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in _flat(block))
-        title = f"<h3>{escape(name)}</h3>" if len(blocks) > 1 else ""
-        shown.append(f"<div>{title}<dl>{rows}</dl></div>")
-    return f'<div class="facts">{"".join(shown)}</div>' if shown else ""
 
 
 def _gallery_sections(path: Path, how: str) -> tuple[list[Section], str]:
@@ -214,97 +114,6 @@ def _gallery_sections(path: Path, how: str) -> tuple[list[Section], str]:
         ("views", "Views", seen),
     ]
     return sections, style + (thumbs.css("thumb") if thumbs else "")
-
-
-def _table(results: Mapping[str, Any], columns: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
-    head = "".join(f'<th scope="col">{escape(_spoken(column))}</th>' for column in columns)
-    body = []
-    for name in results:
-        cells = []
-        for column, values in columns.items():
-            if name not in values:
-                cells.append("<td>–</td>")
-                continue
-            text, near = number(values[name]), _interval(intervals, name, column)
-            if values[name] == _best(column, values.values()):
-                text = f'<b title="best of the column">{text}</b>'
-            small = f"<small>{number(near[0])} to {number(near[1])}</small>" if near else ""
-            cells.append(f"<td>{text}{small}</td>")
-        body.append(f'<tr><th scope="row">{escape(_encoder(name))}</th>{"".join(cells)}</tr>')
-    head = f'<thead><tr><th scope="col">Encoder</th>{head}</tr></thead>'
-    return f"<table>{head}<tbody>{''.join(body)}</tbody></table>"
-
-
-def _comparisons(results: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
-    """Each column and rival that pretraining can be held against, and whether it won."""
-    for column in results.get("pretrained", {}):
-        values = _column(results, column)
-        for rival in _rivals(values):
-            if "pretrained" in values:
-                ours, theirs = values["pretrained"], values[rival]
-                yield column, rival, ours != theirs and _best(column, [ours, theirs]) == ours
-
-
-def _ordered(rows: Iterable[str]) -> list[str]:
-    """Encoders in the usual order, and behind them those that are not of every run."""
-    named = list(rows)
-    return [*filter(named.__contains__, ENCODERS), *(name for name in named if name not in ENCODERS)]
-
-
-def _rivals(rows: Iterable[str]) -> list[str]:
-    """What pretraining has to beat to be worth its while."""
-    return [name for name in _ordered(rows) if name != "pretrained" and name not in BLIND]
-
-
-def _rival(name: str) -> str:
-    return RIVALS.get(name, name)
-
-
-def _key_result(evaluation: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """The first column that pretraining has, with every encoder's value in it."""
-    results = evaluation.get("results", {})
-    for column in results.get("pretrained", {}):
-        if "pretrained" in (values := _column(results, column)):
-            return column, values
-    return "", {}
-
-
-def _column(results: Mapping[str, Any], column: str) -> dict[str, float]:
-    """The values in one column by encoder, but for those that are missing or NaN."""
-    found = {name: row.get(column) for name, row in results.items()}
-    return {
-        name: float(value)
-        for name, value in found.items()
-        if isinstance(value, (int, float)) and math.isfinite(value)
-    }
-
-
-def _best(column: str, values: Collection[float]) -> float:
-    return min(values) if LOWER_IS_BETTER & set(column.lower().split("_")) else max(values)
-
-
-def _interval(intervals: Mapping[str, Any], name: str, column: str) -> tuple[float, float] | None:
-    near = intervals.get(name, {}).get(column)
-    return (float(near[0]), float(near[1])) if near else None
-
-
-def _encoder(name: str) -> str:
-    return ENCODERS.get(name, name.replace("_", " ").capitalize())
-
-
-def _spoken(column: str) -> str:
-    """A column's name for reading: `knn_group` is "kNN, group"."""
-    probe, _, target = column.partition("_")
-    return ", ".join(filter(None, (WORDS.get(probe, probe.capitalize()), target.replace("_", " "))))
-
-
-def _percent(column: str, values: Mapping[str, float]) -> bool:
-    """Probes report accuracy in percent; nothing above 1 is another score, such as R²."""
-    return column.partition("_")[0] in PROBES and 1 < max(values.values()) <= 100
-
-
-def _valued(column: str, value: float) -> str:
-    return number(value) + ("\u00a0%" if _percent(column, {"": value}) else "")
 
 
 def _named(config: Mapping[str, Any], key: str) -> str:
@@ -327,24 +136,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
-def _amount(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _hint(html: str) -> str:
     return f'<p class="hint">{html}</p>'
-
-
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{name}.")
-        else:
-            yield (
-                name,
-                value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False),
-            )
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from polysense.errors import PolysenseError
-from polysense.report import page, write_report
+from polysense.report import results as told
+from polysense.report import write_report
 from tests.report.run_folder import evaluation, write_run
 
 SECTIONS = ["curves", "evaluation", "neighbours", "map", "views", "configuration", "environment"]
@@ -205,7 +206,7 @@ def test_a_failed_write_leaves_the_old_page_and_no_draft(run: Path, monkeypatch:
 
 
 def test_best_of_each_column_is_marked_and_intervals_are_shown() -> None:
-    html = page.evaluation_section(evaluation())
+    html = told.evaluation_section(evaluation())
     marked = re.findall(r'<b title="best of the column">([\d.]+)</b>', html)
     assert marked == ["56.1", "61.3", "71.4", "90.2"]
     assert "<small>54.0 to 58.2</small>" in html
@@ -223,7 +224,7 @@ def test_verdict_is_plain_about_defeats_and_close_calls() -> None:
         "untrained": {"knn_b": [47, 51]},
         "pixels": {"knn_b": [28, 32]},
     }
-    items = re.findall(r"<li[^>]*>(.*?)</li>", page.verdict(results, intervals))
+    items = re.findall(r"<li[^>]*>(.*?)</li>", told.verdict(results, intervals))
     assert items == [
         "kNN, a: pretraining does not beat the untrained encoder (50.0 against 50.0).",
         "Mse: pretraining does not beat raw pixels (0.200 against 0.100).",
@@ -233,7 +234,7 @@ def test_verdict_is_plain_about_defeats_and_close_calls() -> None:
 
 def test_verdict_of_a_clear_win_names_what_was_beaten() -> None:
     results = {"pretrained": {"knn": 50.0}, "untrained": {"knn": 40.0}}
-    assert page.verdict(results, {}) == "<li>Pretraining beats the untrained encoder in every column.</li>"
+    assert told.verdict(results, {}) == "<li>Pretraining beats the untrained encoder in every column.</li>"
 
 
 def test_every_row_but_a_blind_answer_is_a_rival() -> None:
@@ -244,12 +245,12 @@ def test_every_row_but_a_blind_answer_is_a_rival() -> None:
         "majority": {"knn": 70.0},
         "chance": {"knn": 80.0},
     }
-    items = re.findall(r"<li[^>]*>(.*?)</li>", page.verdict(results, {}))
+    items = re.findall(r"<li[^>]*>(.*?)</li>", told.verdict(results, {}))
     assert items == ["kNN: pretraining does not beat mel statistics (50.0 against 60.0)."]
 
 
 def test_a_column_without_numbers_is_left_out() -> None:
-    html = page.evaluation_section(
+    html = told.evaluation_section(
         {"results": {"pretrained": {"knn": 50.0, "odd": float("nan"), "gone": None}}}
     )
     assert "Odd" not in html
